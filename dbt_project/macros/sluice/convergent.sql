@@ -1,0 +1,259 @@
+{#-
+    materialized='convergent': an incremental model that always equals a clean rebuild. The reference, with an example, is
+    docs/reference/convergent-models.md.
+
+    config: unique_key (column or list: the grain), recompute_by (column, default unique_key),
+            touched_by ({input: column of this model that carries the input's change key})
+-#}
+{% materialization convergent, adapter='postgres', supported_languages=['sql'] %}
+    {%- set unique_key = config.require('unique_key') -%}
+    {%- set recompute_by = config.get('recompute_by', unique_key) -%}
+    {%- set touched_by = config.get('touched_by', {}) -%}
+    {%- do sluice_check_inputs(touched_by) -%}
+    {%- set relation = sluice_converge(sql, unique_key, recompute_by, touched_by) -%}
+    {{ return({'relations': [relation]}) }}
+{% endmaterialization %}
+
+
+{#- Every input through which a change can come must be listed: a missing one would be a silent divergence. -#}
+{% macro sluice_check_inputs(touched_by) %}
+    {%- set known = [] -%}
+    {%- for node in sluice_inputs(model) -%}{%- do known.append(node.name) -%}{%- endfor -%}
+    {%- for name in known if name not in touched_by -%}
+        {%- do exceptions.raise_compiler_error(
+            model.name ~ ' reads ' ~ name ~ ', which touched_by does not list; a change there would never reach this model. '
+            ~ 'Add it with the column of this model that carries the key of ' ~ name
+        ) -%}
+    {%- endfor -%}
+    {%- for name in touched_by if name not in known -%}
+        {%- do exceptions.raise_compiler_error(model.name ~ ': touched_by lists ' ~ name ~ ', which the model does not read') -%}
+    {%- endfor -%}
+{% endmacro %}
+
+
+{#- The nodes that feed a model with changes: logs (staging views), snapshots and convergent models; views are looked through. -#}
+{% macro sluice_inputs(node) %}
+    {%- set found = [] -%}
+    {%- for node_id in node.depends_on.nodes if node_id in graph.nodes -%}
+        {%- set parent = graph.nodes[node_id] -%}
+        {%- if parent.config.materialized in ('snapshot', 'convergent') or sluice_log_of(parent) -%}
+            {%- do found.append(parent) -%}
+        {%- elif parent.config.materialized == 'view' or parent.config.materialized == 'ephemeral' -%}
+            {%- for grandparent in sluice_inputs(parent) if grandparent not in found -%}{%- do found.append(grandparent) -%}{%- endfor -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(found) }}
+{% endmacro %}
+
+
+{#- The declared table whose change log a staging view shows, or none. -#}
+{% macro sluice_log_of(node) %}
+    {%- if node.resource_type == 'model' and node.config.materialized == 'view' -%}
+        {%- for node_id in node.depends_on.nodes if node_id in graph.sources -%}
+            {{ return(graph.sources[node_id]) }}
+        {%- endfor -%}
+    {%- endif -%}
+    {{ return(none) }}
+{% endmacro %}
+
+
+{#- The heart: one transaction that takes a relation from what it is to what its query says, at the cost of what changed. -#}
+{% macro sluice_converge(sql, unique_key, recompute_by, touched_by) %}
+    {%- set keys = [unique_key] if unique_key is string else unique_key -%}
+    {%- set target = this.incorporate(type='table') -%}
+    {%- set name = target.schema ~ '.' ~ target.identifier -%}
+    {%- set run_id = env_var('SLUICE_RUN_ID', invocation_id) -%}
+
+    {%- if flags.EMPTY -%}
+        {#- `dbt build --empty` proves that the SQL runs; an empty input must never empty a table. -#}
+        {%- if load_cached_relation(this) is none -%}
+            {%- call statement('main') -%} {{ get_create_table_as_sql(False, target, 'select * from (' ~ sql ~ ') as probe where false') }} {%- endcall -%}
+            {%- do create_indexes(target) -%}
+        {%- else -%}
+            {%- call statement('main') -%} select * from ({{ sql }}) as probe where false {%- endcall -%}
+        {%- endif -%}
+        {%- do adapter.commit() -%}
+        {{ return(target) }}
+    {%- endif -%}
+
+    {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+    {%- do run_query("select set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true), set_config('client_min_messages', 'warning', true)") -%}
+    {%- do run_query("select pg_advisory_xact_lock(hashtextextended('sluice:" ~ name ~ "', 0))") -%}
+    {%- set started = run_query("select clock_timestamp()::text")[0][0] -%}
+    {%- set seq = run_query('select seq from ops.clock')[0][0] -%}
+
+    {#- 1. what the relation must become: its columns, and how much of it -#}
+    {%- set created = sluice_prepare_target(target, sql, keys) -%}
+    {%- set code = local_md5(sql) -%}
+    {%- set plan = sluice_touched(name, code, seq, sql, target, recompute_by, touched_by, created) -%}
+
+    {%- if plan.is_full or plan.count > 0 -%}
+        {#- 2. the rows it should have, for what was touched, and the difference -#}
+        {%- set slice = 'true' if plan.is_full else recompute_by ~ ' = any(array(select value from sluice_touched))' -%}
+        {%- set columns = adapter.get_columns_in_relation(target) | map(attribute='quoted') | join(', ') -%}
+        {%- do run_query('create temporary table sluice_wanted on commit drop as select ' ~ columns ~ ' from (' ~ sql ~ ') as wanted where ' ~ slice) -%}
+        {%- do sluice_refuse_duplicates(name, keys) -%}
+        {%- do run_query('create temporary table sluice_gone on commit drop as select ' ~ columns ~ ' from ' ~ target ~ ' where ' ~ slice ~ ' except all select ' ~ columns ~ ' from sluice_wanted') -%}
+        {%- do run_query('create temporary table sluice_come on commit drop as select ' ~ columns ~ ' from sluice_wanted except all select ' ~ columns ~ ' from ' ~ target ~ ' where ' ~ slice) -%}
+        {%- set on_key = [] -%}
+        {%- for key in keys -%}{%- do on_key.append('target.' ~ key ~ ' = gone.' ~ key) -%}{%- endfor -%}
+        {%- do run_query('delete from ' ~ target ~ ' as target using sluice_gone as gone where ' ~ on_key | join(' and ')) -%}
+        {%- call statement('main') -%}
+            insert into {{ target }} ({{ columns }}) select {{ columns }} from sluice_come
+        {%- endcall -%}
+        {%- set counts = run_query('select (select count(*) from sluice_come), (select count(*) from sluice_gone)')[0] -%}
+        {%- set inserted, deleted = counts[0] | int, counts[1] | int -%}
+    {%- else -%}
+        {%- call statement('main') -%} select 'nothing changed upstream of {{ name }}' {%- endcall -%}
+        {%- set inserted, deleted = 0, 0 -%}
+    {%- endif -%}
+
+    {#- 3. the gate: a failed blocking test raises, and the transaction is rolled back -#}
+    {%- set checks = sluice_gate(target, keys, inserted + deleted > 0 or created) -%}
+
+    {%- do apply_grants(target, config.get('grants'), should_revoke=should_revoke(not created, full_refresh_mode=False)) -%}
+    {%- do persist_docs(target, model) -%}
+    {{ run_hooks(post_hooks, inside_transaction=True) }}
+
+    {#- 4. the ledger, last, because its counter orders commits and must be held briefly -#}
+    {%- do sluice_commit_change(name, code, seq, run_id, started, recompute_by, touched_by, plan, inserted, deleted, created, checks) -%}
+    {%- do adapter.commit() -%}
+    {{ run_hooks(post_hooks, inside_transaction=False) }}
+    {{ return(target) }}
+{% endmacro %}
+
+
+{#- Create the relation, or add the columns that its query gained. True if it was created now. -#}
+{% macro sluice_prepare_target(target, sql, keys) %}
+    {%- set existing = load_cached_relation(this) -%}
+    {%- if existing is not none and existing.is_view -%}
+        {%- do run_query('drop view ' ~ existing) -%}
+        {%- set existing = none -%}
+    {%- endif -%}
+    {%- set probe = 'select * from (' ~ sql ~ ') as probe where false' -%}
+    {%- if existing is not none -%}
+        {%- set wanted = get_column_schema_from_query(probe) -%}
+        {%- set present = {} -%}
+        {%- for column in adapter.get_columns_in_relation(target) -%}{%- do present.update({column.name: column.data_type}) -%}{%- endfor -%}
+        {%- set wanted_names = wanted | map(attribute='name') | list -%}
+        {%- for name in present if name not in wanted_names -%}
+            {%- do run_query('alter table ' ~ target ~ ' drop column ' ~ adapter.quote(name)) -%}
+        {%- endfor -%}
+        {%- for column in wanted if column.name not in present -%}
+            {%- do run_query('alter table ' ~ target ~ ' add column ' ~ column.quoted ~ ' ' ~ column.data_type) -%}
+        {%- endfor -%}
+        {{ return(false) }}
+    {%- endif -%}
+    {%- call statement('create') -%} {{ get_create_table_as_sql(False, target, probe) }} {%- endcall -%}
+    {%- do run_query('create unique index ' ~ adapter.quote(target.identifier[:50] ~ '__grain') ~ ' on ' ~ target ~ ' (' ~ keys | join(', ') ~ ')') -%}
+    {%- set recompute_by = config.get('recompute_by', config.get('unique_key')) -%}
+    {%- set slice = recompute_by if model.resource_type == 'model' else config.get('unique_key') -%}
+    {%- if slice not in keys -%}
+        {%- do run_query('create index ' ~ adapter.quote(target.identifier[:50] ~ '__slice') ~ ' on ' ~ target ~ ' (' ~ slice ~ ')') -%}
+    {%- endif -%}
+    {%- do create_indexes(target) -%}
+    {{ return(true) }}
+{% endmacro %}
+
+
+{#-
+    Fill sluice_touched(value) with the recompute_by values that may be wrong now. {is_full, count}.
+    Full: the first build, a changed query, an input that was rebuilt as a whole, `--full-refresh`, more than a third touched.
+-#}
+{% macro sluice_touched(name, code, seq, sql, target, recompute_by, touched_by, created) %}
+    {%- if created or should_full_refresh() -%}{{ return({'is_full': true, 'count': 0}) }}{%- endif -%}
+    {%- set marks = {} -%}
+    {%- for row in run_query("select input, seq from ops.model_watermark where relation = '" ~ name ~ "'") -%}{%- do marks.update({row[0]: row[1]}) -%}{%- endfor -%}
+    {%- if 'code:' ~ code not in marks -%}{{ return({'is_full': true, 'count': 0}) }}{%- endif -%}
+    {%- for input in touched_by if input not in marks -%}{{ return({'is_full': true, 'count': 0}) }}{%- endfor -%}
+
+    {%- set types = {} -%}
+    {%- for column in adapter.get_columns_in_relation(target) -%}{%- do types.update({column.name: column.data_type}) -%}{%- endfor -%}
+    {%- do run_query('create temporary table sluice_touched (value ' ~ types[recompute_by] ~ ' primary key) on commit drop') -%}
+    {%- for node in sluice_inputs(model) -%}
+        {%- set column = touched_by[node.name] -%}
+        {%- set changed = sluice_changed_keys(node, marks[node.name], column, types) -%}
+        {%- if changed == 'everything' -%}{{ return({'is_full': true, 'count': 0}) }}{%- endif -%}
+        {%- if changed -%}
+            {%- if column == recompute_by -%}
+                {%- do run_query('insert into sluice_touched ' ~ changed ~ ' on conflict do nothing') -%}
+            {%- else -%}
+                {#- Rows that carry the key now, and rows that will: both may be wrong. -#}
+                {%- do run_query('insert into sluice_touched select distinct ' ~ recompute_by ~ ' from ' ~ target ~ ' where ' ~ column ~ ' = any(array(' ~ changed ~ ')) and ' ~ recompute_by ~ ' is not null on conflict do nothing') -%}
+                {%- do run_query('insert into sluice_touched select distinct ' ~ recompute_by ~ ' from (' ~ sql ~ ') as wanted where ' ~ column ~ ' = any(array(' ~ changed ~ ')) and ' ~ recompute_by ~ ' is not null on conflict do nothing') -%}
+            {%- endif -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {%- do run_query('analyze sluice_touched') -%}
+    {%- set count = run_query('select count(*) from sluice_touched')[0][0] | int -%}
+    {%- set known = run_query("select greatest(reltuples, 0)::bigint from pg_class where oid = '" ~ target ~ "'::regclass")[0][0] | int -%}
+    {{ return({'is_full': count > 1000 and count * 3 > known, 'count': count}) }}
+{% endmacro %}
+
+
+{#- A query for the keys of `node` that changed after `mark`, none if nothing did, 'everything' if it was rebuilt. -#}
+{% macro sluice_changed_keys(node, mark, column, types) %}
+    {%- set relation = api.Relation.create(database=node.database, schema=node.schema, identifier=node.alias) -%}
+    {%- if column not in types -%}
+        {%- do exceptions.raise_compiler_error(model.name ~ ': touched_by names the column ' ~ column ~ ', which the model does not have') -%}
+    {%- endif -%}
+    {%- set log = sluice_log_of(node) -%}
+    {%- if log -%}
+        {%- set batches = run_query("select batch_id from ops.batch where source = '" ~ log.source_name ~ "' and table_name = '" ~ log.name ~ "' and (published_seq > " ~ mark ~ " or superseded_seq > " ~ mark ~ ") and rows_applied + rows_deleted > 0") -%}
+        {%- if batches | length == 0 -%}{{ return(none) }}{%- endif -%}
+        {%- set entity = node.config.unique_key -%}
+        {%- if not entity -%}
+            {%- do exceptions.raise_compiler_error(node.name ~ ' needs config(unique_key=…): the key of the entity whose versions it lists') -%}
+        {%- endif -%}
+        {%- set ids = [] -%}{%- for row in batches -%}{%- do ids.append(row[0] | string) -%}{%- endfor -%}
+        {#- Superseded rows too: what they touched must be recomputed without them. All versions of a touched key, because
+            an earlier one may have carried another value of `column`. -#}
+        {%- set temporary = 'sluice_changed_' ~ local_md5(node.name)[:16] -%}
+        {%- do run_query("select set_config('sluice.include_superseded', 'on', true)") -%}
+        {%- do run_query('create temporary table ' ~ temporary ~ ' on commit drop as select distinct ' ~ column ~ ' as value from ' ~ relation
+            ~ (' where _batch_id in (' ~ ids | join(', ') ~ ')' if column == entity
+               else ' where ' ~ entity ~ ' = any(array(select ' ~ entity ~ ' from ' ~ relation ~ ' where _batch_id in (' ~ ids | join(', ') ~ ')))')) -%}
+        {%- do run_query("select set_config('sluice.include_superseded', 'off', true)") -%}
+        {{ return('select value::' ~ types[column] ~ ' from ' ~ temporary ~ ' where value is not null') }}
+    {%- endif -%}
+    {%- set input_name = relation.schema ~ '.' ~ relation.identifier -%}
+    {%- set changes = run_query("select count(*), coalesce(bool_or(is_full), false) from ops.change where relation = '" ~ input_name ~ "' and seq > " ~ mark)[0] -%}
+    {%- if changes[1] -%}{{ return('everything') }}{%- endif -%}
+    {%- if changes[0] == 0 -%}{{ return(none) }}{%- endif -%}
+    {{ return("select distinct changed_key.key::" ~ types[column] ~ " from ops.changed_key inner join ops.change using (change_id) where change.relation = '" ~ input_name ~ "' and change.seq > " ~ mark) }}
+{% endmacro %}
+
+
+{% macro sluice_refuse_duplicates(name, keys) %}
+    {%- set list = keys | join(', ') -%}
+    {%- set doubles = run_query('select jsonb_build_array(' ~ list ~ ')::text, count(*) from sluice_wanted group by ' ~ list ~ ' having count(*) > 1 order by 2 desc limit 5') -%}
+    {%- if doubles | length > 0 -%}
+        {%- set samples = [] -%}{%- for row in doubles -%}{%- do samples.append(row[0] ~ ' ×' ~ row[1]) -%}{%- endfor -%}
+        {%- do exceptions.raise_compiler_error(
+            'gate: ' ~ name ~ ' would hold more than one row per (' ~ list ~ '): ' ~ samples | join(', ')
+            ~ '. Nothing was written; readers keep the rows they had'
+        ) -%}
+    {%- endif -%}
+{% endmacro %}
+
+
+{#- Write what this transaction did, and how far it has read. -#}
+{% macro sluice_commit_change(name, code, seq, run_id, started, recompute_by, touched_by, plan, inserted, deleted, created, checks) %}
+    {%- set run_id = run_id | replace("'", "''") -%}
+    {%- set marks = ["('" ~ name ~ "', 'code:" ~ code ~ "', " ~ seq ~ ")"] -%}
+    {%- for input in touched_by -%}{%- do marks.append("('" ~ name ~ "', '" ~ input ~ "', " ~ seq ~ ")") -%}{%- endfor -%}
+    {%- do run_query("delete from ops.model_watermark where relation = '" ~ name ~ "'") -%}
+    {%- do run_query('insert into ops.model_watermark (relation, input, seq) values ' ~ marks | join(', ')) -%}
+    {%- do run_query(
+        "insert into ops.model_run (run_id, model, relation, state, rows_inserted, rows_deleted, keys_touched, checks, seconds, started_at) values ('"
+        ~ run_id ~ "', '" ~ model.name ~ "', '" ~ name ~ "', '" ~ ('success' if inserted + deleted > 0 or created else 'unchanged') ~ "', "
+        ~ inserted ~ ', ' ~ deleted ~ ', ' ~ ('null' if plan.is_full else plan.count) ~ ", '" ~ tojson(checks) | replace("'", "''") ~ "', extract(epoch from clock_timestamp() - '" ~ started ~ "'::timestamptz), '" ~ started ~ "')"
+    ) -%}
+    {%- if inserted + deleted > 0 or created -%}
+        {%- set change = run_query("insert into ops.change (relation, seq, is_full, run_id) values ('" ~ name ~ "', ops.next_seq(), " ~ created ~ ", '" ~ run_id ~ "') returning change_id")[0][0] -%}
+        {%- if not created -%}
+            {%- do run_query('insert into ops.changed_key (change_id, key) select ' ~ change ~ ', ' ~ recompute_by ~ '::text from sluice_come where ' ~ recompute_by ~ ' is not null union select ' ~ change ~ ', ' ~ recompute_by ~ '::text from sluice_gone where ' ~ recompute_by ~ ' is not null') -%}
+        {%- endif -%}
+    {%- endif -%}
+{% endmacro %}

@@ -1,0 +1,82 @@
+{#-
+    The gate of a model: its blocking data tests, run inside the transaction that builds it. The first failure raises, the
+    transaction rolls back, and readers keep the last good rows. Returns [{name, verdict, failures}] for the ledger.
+
+    Tests of a row by itself (not_null, accepted_values, relationships, …) read only the rows about to be committed; others read
+    the whole relation. Tests with severity `warn` are counted, and stop nothing.
+-#}
+{% macro sluice_gate(target, keys, has_changes) %}
+    {%- set checks = [{'name': 'grain_is_unique', 'verdict': 'pass', 'failures': 0}] -%}
+    {%- if not has_changes -%}{{ return(checks) }}{%- endif -%}
+    {%- set by_row = ['not_null', 'accepted_values', 'relationships', 'is_true'] -%}
+    {%- for test in graph.nodes.values() if test.resource_type == 'test' and test.attached_node == model.unique_id and test.config.enabled -%}
+        {%- if test.test_metadata -%}
+            {%- set rows = target -%}
+            {%- if test.test_metadata.name in by_row -%}{%- set rows = 'sluice_come' -%}{%- endif -%}
+            {%- if test.config.where -%}{%- set rows = '(select * from ' ~ rows ~ ' where ' ~ test.config.where ~ ') as tested' -%}{%- endif -%}
+            {%- set result = sluice_run_test(test, rows) -%}
+            {%- set blocking = (test.config.severity | lower) == 'error' -%}
+            {%- do checks.append({'name': test.alias, 'verdict': 'pass' if result == 0 else ('fail' if blocking else 'warn'), 'failures': result}) -%}
+            {%- if result > 0 and blocking -%}
+                {%- do exceptions.raise_compiler_error(
+                    'gate: ' ~ test.name ~ ' found ' ~ result ~ ' failing rows in ' ~ target.schema ~ '.' ~ target.identifier ~ sluice_sample(test, rows, keys)
+                    ~ '. Nothing was written; readers keep the rows they had'
+                ) -%}
+            {%- endif -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(checks) }}
+{% endmacro %}
+
+
+{% macro sluice_test_sql(test, rows) %}
+    {%- set arguments = {} -%}
+    {%- for name, value in test.test_metadata.kwargs.items() if name not in ('model', '_dbt_generic_test_kwargs') -%}
+        {%- if name in ('to', 'compare_model') and value is string and 'ref(' in value -%}
+            {%- set wanted = modules.re.search("ref\\(\\s*['\"]([^'\"]+)['\"]", value).group(1) -%}
+            {%- for node in graph.nodes.values() if node.name == wanted and node.resource_type in ('model', 'snapshot', 'seed') -%}
+                {%- do arguments.update({name: api.Relation.create(database=node.database, schema=node.schema, identifier=node.alias)}) -%}
+            {%- endfor -%}
+        {%- else -%}
+            {%- do arguments.update({name: value}) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {%- set namespace = test.test_metadata.namespace -%}
+    {%- set macro = context[namespace]['test_' ~ test.test_metadata.name] if namespace else context['test_' ~ test.test_metadata.name] -%}
+    {{ return(macro(model=rows, **arguments)) }}
+{% endmacro %}
+
+
+{% macro sluice_run_test(test, rows) %}
+    {{ return(run_query('select count(*) from (' ~ sluice_test_sql(test, rows) ~ ') as failing')[0][0] | int) }}
+{% endmacro %}
+
+
+{#- Up to five keys of failing rows. Keys only: another column may hold a personal value. -#}
+{% macro sluice_sample(test, rows, keys) %}
+    {%- set sql = 'select * from (' ~ sluice_test_sql(test, rows) ~ ') as failing' -%}
+    {%- set present = get_columns_in_query(sql ~ ' where false') -%}
+    {%- for key in keys if key not in present -%}{{ return('') }}{%- endfor -%}
+    {%- set found = run_query('select jsonb_build_array(' ~ keys | join(', ') ~ ')::text from (' ~ sql ~ ') as sample limit 5') -%}
+    {{ return(', for example (' ~ keys | join(', ') ~ ') = ' ~ found.columns[0].values() | join(' ')) }}
+{% endmacro %}
+
+
+{#- dbt's own, except that the whole failing row is returned, so that a message can carry its key. -#}
+{% macro default__test_not_null(model, column_name) %}
+    select * from {{ model }} where {{ column_name }} is null
+{% endmacro %}
+
+
+{% macro default__test_accepted_values(model, column_name, values, quote=True) %}
+    select *
+    from {{ model }}
+    where {{ column_name }} is not null
+        and {{ column_name }} not in ({% for value in values %}{{ "'" ~ value ~ "'" if quote else value }}{{ ', ' if not loop.last }}{% endfor %})
+{% endmacro %}
+
+
+{#- A sentence about each row: `- is_true: {arguments: {expression: "quantity > 0"}}`. NULL is not true. -#}
+{% test is_true(model, expression, column_name=None) %}
+    select * from {{ model }} where ({{ column_name ~ ' ' if column_name }}{{ expression }}) is not true
+{% endtest %}
