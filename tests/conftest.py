@@ -1,0 +1,103 @@
+"""What every test may use: a real PostgreSQL 18 of its own, and a warehouse with an empty ledger in it."""
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from sluice.runtime.ports import free_port
+from sluice.runtime.postgres import EmbeddedPostgres
+
+_OWNER = "sluice"
+_TEMPLATE = "sluice_template"
+
+
+class PostgresForTests:
+    """One server for the whole session; each call of `database()` gives a fresh, empty database."""
+
+    def __init__(self, server: EmbeddedPostgres) -> None:
+        self.server = server
+        self._numbers = itertools.count(1)
+
+    def database(self, template: str | None = None) -> str:
+        """The URL of a new database, entered as its owner: as `make run` does, without a superuser's rights."""
+        name = f"test_{next(self._numbers)}"
+        self.server.create_database(name, owner=_OWNER, template=template)
+        return self.server.url(name, _OWNER)
+
+    def superuser_url(self, url: str) -> str:
+        """The same database as the superuser: for tests that must look into other roles' sessions."""
+        return self.server.url(url.rsplit("/", 1)[1])
+
+    def drop(self, url: str) -> None:
+        """Drop what `database()` gave, with all its sessions."""
+        self.server.drop_database(url.rsplit("/", 1)[1])
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """An empty directory that every account may enter: pytest's own `tmp_path` is private, a server cannot live there."""
+    directory = Path(tempfile.mkdtemp(prefix="sluice-test-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresForTests]:
+    """A PostgreSQL 18 that forgets everything at the end of the session."""
+    directory = Path(tempfile.mkdtemp(prefix="sluice-test-"))
+    directory.chmod(0o755)
+    server = EmbeddedPostgres(directory / "postgres", free_port(), durable=False)
+    try:
+        server.start()
+        server.create_role(_OWNER, member_of=("pg_monitor",))
+        yield PostgresForTests(server)
+    finally:
+        server.destroy()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _ledger_template(postgres: PostgresForTests) -> str:
+    from sluice.ledger import migrate
+
+    postgres.server.create_database(_TEMPLATE, owner=_OWNER)
+    migrate(postgres.server.url(_TEMPLATE, _OWNER))
+    return _TEMPLATE
+
+
+@pytest.fixture
+def warehouse_url(
+    postgres: PostgresForTests, _ledger_template: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """A fresh warehouse with an empty ledger; `sluice.settings.warehouse_url()` names it too."""
+    url = postgres.database(_ledger_template)
+    monkeypatch.setenv("SLUICE_WAREHOUSE_URL", url)
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture
+def warehouse(warehouse_url: str) -> Iterator[psycopg.Connection]:
+    """An autocommit session in the fresh warehouse."""
+    with psycopg.connect(warehouse_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _private_state() -> Iterator[None]:
+    """No test reads or writes the state of a `make run` on this machine."""
+    directory = tempfile.mkdtemp(prefix="sluice-state-")
+    before = os.environ.get("SLUICE_STATE_DIR")
+    os.environ["SLUICE_STATE_DIR"] = directory
+    yield
+    os.environ.pop("SLUICE_STATE_DIR")
+    if before:
+        os.environ["SLUICE_STATE_DIR"] = before
+    shutil.rmtree(directory, ignore_errors=True)
