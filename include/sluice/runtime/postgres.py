@@ -193,16 +193,16 @@ class EmbeddedPostgres:
             return
 
     def _launch(self) -> None:
-        """Start the server; right after a crash its orphaned sessions hold the shared memory for some moments."""
-        start = self.log_path.stat().st_size if self.log_path.exists() else 0
-        for attempt in range(10):
+        """Start the server, with patience: a killed one lingers for some moments, and its sessions hold its memory."""
+        for _ in range(20):
+            start = self.log_path.stat().st_size if self.log_path.exists() else 0
             done = self._pg_ctl("start", "--wait", "--timeout=300", f"--log={self.log_path}")
             if done.returncode == 0:
                 return
             said = self._log_since(start)
-            if "still in use" not in said or attempt == 9:
+            if "still in use" not in said and "postmaster.pid" not in said:
                 break
-            time.sleep(1)
+            time.sleep(0.5)
         if "No space left on device" in said:
             raise self._disk_full()
         if "Address already in use" in said:
