@@ -54,6 +54,7 @@ create table if not exists ops.batch (
     deletes_withheld boolean not null default false,
     approved_by text,
     approved_reason text,
+    details jsonb not null default '{}', -- how the landing table maps to the contract
     started_at timestamptz not null default clock_timestamp(),
     heartbeat_at timestamptz not null default clock_timestamp(),
     landed_at timestamptz,

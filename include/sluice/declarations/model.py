@@ -1,0 +1,267 @@
+"""What a declaration says, as typed, frozen values.
+
+One YAML file under `include/sources/` describes one source completely. The field names here are the field names there; each
+`description` becomes the help that an editor shows (`docs/reference/source.schema.json`).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+
+_DURATION = re.compile(r"^\s*(\d+)\s*(s|m|h|d|w)\s*$")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_NAME = r"^[a-z][a-z0-9_]{0,47}$"
+_TYPE = re.compile(
+    r"^(text|bigint|integer|smallint|boolean|date|timestamptz|timestamp|time|uuid|jsonb|real|double precision|numeric)"
+    r"(\(\s*\d+\s*(,\s*\d+\s*)?\))?$"
+)
+
+
+def _duration(value: Any) -> timedelta:
+    """Read '90m', '2h', '1d' as a length of time."""
+    if isinstance(value, timedelta):
+        return value
+    found = _DURATION.match(str(value))
+    if not found:
+        raise ValueError("a length of time is a whole number and one of s, m, h, d, w, such as 90m or 2d")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def _type(value: Any) -> str:
+    """Check a column type against those that the loader knows how to judge."""
+    text = " ".join(str(value).lower().split())
+    if not _TYPE.match(text) or ("(" in text and not text.startswith("numeric")):
+        raise ValueError(
+            "a type is one of text, bigint, integer, smallint, boolean, date, timestamptz, timestamp, time, uuid, jsonb, "
+            "real, double precision, numeric, numeric(p,s)"
+        )
+    return text
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+ColumnType = Annotated[str, BeforeValidator(_type)]
+Name = Annotated[str, Field(pattern=_NAME)]
+
+
+class Mode(StrEnum):
+    """What a unit of a table says: these rows happened; the table was exactly this; these versions exist."""
+
+    APPEND = "append"
+    FULL = "full"
+    CURSOR = "cursor"
+
+
+class Declared(BaseModel):
+    """Base of all parts: frozen, and an unknown field is a fault, since it is most often a misspelt one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Column(Declared):
+    """One business column and what must hold for its values. A row that breaks it goes to quarantine."""
+
+    type: ColumnType = Field(description="Postgres type in staging")
+    description: str = Field(default="", description="What it means, for the catalogue")
+    required: bool = Field(default=False, description="NULL is not allowed")
+    field: str | None = Field(default=None, description="Name at the source, if it differs")
+    from_path: str | None = Field(default=None, description="Taken from this placeholder of the file's path")
+    accepted: tuple[str, ...] | None = Field(default=None, description="The only values allowed")
+    minimum: float | None = Field(default=None, description="Smallest value allowed")
+    maximum: float | None = Field(default=None, description="Largest value allowed")
+    pattern: str | None = Field(default=None, description="Regular expression (Postgres) that the text must match")
+    personal: bool = Field(default=False, description="Speaks of a person: never in a log, a message or a sample")
+
+
+class Files(Declared):
+    """Files below a connection: local, HTTP(S), or any other protocol that fsspec knows."""
+
+    connection: Name
+    path: str = Field(description="Relative path; placeholders {date} (YYYY-MM-DD), {hour} (HH), {any_name}")
+    format: Literal["csv", "jsonl"] = "csv"
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    encoding: str = "utf-8"
+    done: str | None = Field(default=None, description="Marker that says a file is complete; {path} is the file's path")
+    done_holds_rows: bool = Field(default=False, description="The marker's text is the number of rows: the control total")
+    stable_for: Duration = Field(
+        default=timedelta(seconds=0), description="Without a marker: a file must be unchanged for so long"
+    )
+
+
+class PostgresTable(Declared):
+    """A table or a query of a Postgres database."""
+
+    connection: Name
+    table: str | None = Field(default=None, description="schema.table")
+    query: str | None = Field(default=None, description="A select, instead of a table")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> PostgresTable:
+        if bool(self.table) == bool(self.query):
+            raise ValueError("give exactly one of table and query")
+        return self
+
+
+class Page(Declared):
+    """Pages by number: ask `param`=1, 2, … until the body's `pages` is reached."""
+
+    param: str = "page"
+    size_param: str | None = None
+    size: int | None = None
+    pages: str = Field(default="pages", description="Field of the body that holds the number of pages")
+
+
+class Rest(Declared):
+    """A JSON resource over HTTP."""
+
+    connection: Name
+    path: str
+    params: dict[str, str] = Field(default_factory=dict, description="Query parameters; {date} makes one unit per day")
+    items: str = Field(default="items", description="Field of the body that holds the rows")
+    total: str | None = Field(default=None, description="Field of the body that holds the row count: the control total")
+    page: Page | None = None
+    retries: int = Field(default=6, ge=0, le=20, description="Tries after the first, for 429, 5xx and broken connections")
+
+
+class From(Declared):
+    """Where a table comes from: exactly one kind."""
+
+    files: Files | None = None
+    postgres: PostgresTable | None = None
+    rest: Rest | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> From:
+        if sum(x is not None for x in (self.files, self.postgres, self.rest)) != 1:
+            raise ValueError("give exactly one of files, postgres and rest")
+        return self
+
+    @property
+    def kind(self) -> Files | PostgresTable | Rest:
+        """The one that is given."""
+        return self.files or self.postgres or self.rest  # type: ignore[return-value]
+
+
+class Cursor(Declared):
+    """The column that grows when a row changes, and how far back a reading must overlap the last."""
+
+    column: Name
+    overlap: Duration = Field(
+        default=timedelta(0),
+        description="Extra margin below the loss-proof watermark, for stamps that the application's clock makes",
+    )
+
+
+class Deletes(Declared):
+    """How rows that were deleted at the source are noticed, and how many may vanish at once."""
+
+    detect: Literal["none", "key_scan"] = Field(
+        default="none", description="cursor tables: compare all keys of the source with those known, in the same snapshot"
+    )
+    max_share: float = Field(default=0.10, ge=0, le=1, description="A larger share of vanished keys is refused")
+
+
+class DeletedBy(Declared):
+    """A source field and the value in it that marks a row as deleted."""
+
+    field: str
+    value: str
+
+
+class Clock(Declared):
+    """The source's own time, where it is not the wall clock."""
+
+    connection: Name
+    query: str = Field(description="Returns one timestamptz")
+
+
+class Table(Declared):
+    """One table of a source."""
+
+    description: str = Field(min_length=1)
+    origin: From = Field(alias="from")
+    mode: Mode
+    key: tuple[Name, ...] = Field(min_length=1, description="The columns that name one row")
+    columns: dict[Name, Column] = Field(min_length=1)
+    cursor: Cursor | None = None
+    deletes: Deletes = Deletes()
+    deleted_by: DeletedBy | None = None
+    effective_at: Name | None = Field(
+        default=None, description="Column that says when a version became true; without one, the instant of the unit"
+    )
+    sequence: Name | None = Field(default=None, description="Column that orders versions of the same instant")
+    max_reject_share: float = Field(default=0.01, ge=0, le=1, description="A batch with a larger share of rejects is refused")
+    freshness: Duration | None = Field(default=None, description="How old the last publish may be")
+    start: date | None = Field(default=None, description="First day to read, for {date} units")
+
+    _source: str = PrivateAttr(default="")
+    _name: str = PrivateAttr(default="")
+
+    @property
+    def source(self) -> str:
+        """Name of the source that this table belongs to."""
+        return self._source
+
+    @property
+    def name(self) -> str:
+        """Name of the table within its source."""
+        return self._name
+
+    @property
+    def log_name(self) -> str:
+        """Name of its change log in the schema `staging`."""
+        return f"{self._source}__{self._name}"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Table:
+        for what, names in (
+            ("key", self.key),
+            ("effective_at", [self.effective_at] if self.effective_at else []),
+            ("sequence", [self.sequence] if self.sequence else []),
+            ("cursor.column", [self.cursor.column] if self.cursor else []),
+        ):
+            for name in names:
+                if name not in self.columns:
+                    raise ValueError(f"{what} names the column {name}, which is not declared under columns")
+        if (self.mode is Mode.CURSOR) != (self.cursor is not None):
+            raise ValueError("mode cursor and the field cursor belong together")
+        if self.mode is Mode.CURSOR and self.origin.postgres is None:
+            raise ValueError("mode cursor reads from postgres")
+        if self.deletes.detect == "key_scan" and self.mode is not Mode.CURSOR:
+            raise ValueError("deletes.detect: key_scan is for mode cursor; a full extract shows its deletes by itself")
+        if self.mode is not Mode.CURSOR and self.effective_at and self.mode is Mode.FULL:
+            raise ValueError("mode full speaks for the instant of its unit; leave effective_at out")
+        for name, column in self.columns.items():
+            if column.from_path and (not self.origin.files or f"{{{column.from_path}}}" not in self.origin.files.path):
+                raise ValueError(f"columns.{name}.from_path: the path has no {{{column.from_path}}}")
+        return self
+
+
+class Source(Declared):
+    """One source: who answers for it, when it is read, and its tables."""
+
+    source: Name
+    description: str = Field(min_length=1)
+    owner: str = Field(min_length=1, description="The team or person who is asked")
+    schedule: str | None = Field(default=None, description="Cron expression in UTC of the ingest DAG")
+    start: date = Field(default=date(2026, 1, 1), description="First day of the schedule and of {date} units")
+    deadline: Duration | None = Field(default=None, description="How long after it is queued a run may take")
+    wait: Duration = Field(default=timedelta(hours=1), description="How long a sensor waits for a table to be ready")
+    tags: tuple[str, ...] = ()
+    clock: Clock | None = None
+    tables: dict[Name, Table] = Field(min_length=1)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Tell each table its name and its source."""
+        for name, table in self.tables.items():
+            table._name, table._source = name, self.source
+
+    @property
+    def connections(self) -> frozenset[str]:
+        """Ids of every connection that the source needs."""
+        used = {table.origin.kind.connection for table in self.tables.values()}
+        return frozenset(used | ({self.clock.connection} if self.clock else set()))

@@ -1,0 +1,113 @@
+"""A batch as the ledger knows it, and the few statements that move it on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row, dict_row
+from psycopg.types.json import Jsonb
+
+from sluice import settings
+from sluice.declarations import Source, Table, load_folder
+from sluice.errors import SluiceError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One row of `ops.batch`, as far as the loader needs it."""
+
+    batch_id: int
+    source: str
+    table_name: str
+    unit: str
+    state: str
+    run_id: str
+    lease_token: int | None
+    content_hash: str | None
+    effective_at: datetime
+    watermark_to: str | None
+    control_total: int | None
+    rows_read: int
+    rows_quarantined: int
+    rows_duplicate: int
+    deletes_withheld: bool
+    details: dict[str, Any]
+
+
+_COLUMNS = ", ".join(Batch.__dataclass_fields__)
+
+
+def get(connection: psycopg.Connection, batch_id: int, *, lock: bool = False) -> Batch:
+    """Read a batch; with `lock`, keep others from moving it until the transaction ends."""
+    suffix = " for update" if lock else ""
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        batch = cursor.execute(f"select {_COLUMNS} from ops.batch where batch_id = %s{suffix}", [batch_id]).fetchone()  # noqa: S608
+    if batch is None:
+        raise SluiceError(f"there is no batch {batch_id} in the ledger")
+    return batch
+
+
+def move(connection: psycopg.Connection, batch_id: int, state: str, **values: Any) -> None:
+    """Set a batch's state and what came to be known of it. A clock time goes with the state where the ledger has one."""
+    from psycopg import sql
+
+    stamp = {"landed": "landed_at", "audited": "audited_at", "published": "published_at"}.get(state)
+    sets = [sql.SQL("state = {}").format(state), sql.SQL("heartbeat_at = clock_timestamp()")]
+    if stamp:
+        sets.append(sql.SQL("{} = clock_timestamp()").format(sql.Identifier(stamp)))
+    for name, value in values.items():
+        sets.append(sql.SQL("{} = {}").format(sql.Identifier(name), Jsonb(value) if isinstance(value, dict) else value))
+    connection.execute(sql.SQL("update ops.batch set {} where batch_id = {}").format(sql.SQL(", ").join(sets), batch_id))
+
+
+def declared(batch: Batch) -> tuple[Source, Table]:
+    """The declaration of the batch's table, as it stands now."""
+    found = load_folder(settings.sources_dir())
+    source = found.sources.get(batch.source)
+    if source is None or batch.table_name not in source.tables:
+        raise SluiceError(
+            f"batch {batch.batch_id} is of {batch.source}.{batch.table_name}, which no declaration in {settings.sources_dir()} "
+            "describes; the batch was left as it is"
+        )
+    return source, source.tables[batch.table_name]
+
+
+def units_known(connection: psycopg.Connection, source: str, table: str) -> dict[str, str]:
+    """Units that need no reading, with the stamp they had: the latest batch of each is published or was found unchanged."""
+    rows = connection.execute(
+        """
+        select distinct on (unit) unit, coalesce(fingerprint, ''), state
+        from ops.batch
+        where source = %s and table_name = %s and part = 'unit' and state not in ('abandoned', 'superseded')
+        order by unit, batch_id desc
+        """,
+        [source, table],
+    ).fetchall()
+    return {unit: stamp for unit, stamp, state in rows if state in ("published", "unchanged")}
+
+
+def record_check(
+    connection: psycopg.Connection,
+    batch: Batch,
+    name: str,
+    verdict: str,
+    *,
+    severity: str = "block",
+    observed: object = None,
+    bound: object = None,
+    failing: int | None = None,
+    message: str | None = None,
+) -> None:
+    """One result of the gate that a landed batch passes, as a row of `ops.gate_result`."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            "insert into ops.gate_result (run_id, gate, check_name, object, severity, verdict, observed, bound, failing_rows, message, batch_id)"
+            " values (%s, 'batch', %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                batch.run_id, name, f"{batch.source}.{batch.table_name}", severity, verdict,
+                None if observed is None else str(observed), None if bound is None else str(bound), failing, message, batch.batch_id,
+            ],
+        )

@@ -1,0 +1,71 @@
+"""The change log of a table: its shape, and the state that it describes at an instant."""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import sql
+
+from sluice.declarations import Table
+
+SYSTEM = ("_batch_id", "_row_number", "_op", "_effective_at", "_sequence", "_row_hash", "_rescued")
+
+
+def relation(table: Table) -> sql.Identifier:
+    """`staging.<source>__<table>`."""
+    return sql.Identifier("staging", table.log_name)
+
+
+def names(columns: object, prefix: str = "") -> sql.Composable:
+    """A list of column names, each behind `prefix` (an alias) if given."""
+    parts = (sql.Identifier(prefix, name) if prefix else sql.Identifier(name) for name in columns)  # type: ignore[attr-defined]
+    return sql.SQL(", ").join(parts)
+
+
+def same_key(table: Table, left: str, right: str) -> sql.Composable:
+    """The condition that two aliases are of the same key."""
+    pairs = (sql.SQL("{} = {}").format(sql.Identifier(left, key), sql.Identifier(right, key)) for key in table.key)
+    return sql.SQL(" and ").join(pairs)
+
+
+def ensure(connection: psycopg.Connection, table: Table) -> None:
+    """Create the log, or add the columns that the contract gained. Nothing is ever taken away."""
+    row = connection.execute("select to_regclass(%s)", [f"staging.{sql.Identifier(table.log_name).as_string(connection)}"]).fetchone()
+    if row and row[0]:
+        present = {
+            name
+            for (name,) in connection.execute(
+                "select column_name from information_schema.columns where table_schema = 'staging' and table_name = %s", [table.log_name]
+            )
+        }
+        for name, column in table.columns.items():
+            if name not in present:
+                connection.execute(
+                    sql.SQL("alter table {} add column {} {}").format(relation(table), sql.Identifier(name), sql.SQL(column.type))
+                )
+        return
+    columns = [sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(c.type)) for n, c in table.columns.items()]
+    connection.execute(
+        sql.SQL(
+            "create table {} ({}, _batch_id bigint not null, _row_number bigint not null, _op text not null, "
+            "_effective_at timestamptz not null, _sequence bigint not null, _row_hash uuid not null, _rescued jsonb)"
+        ).format(relation(table), sql.SQL(", ").join(columns))
+    )
+    connection.execute(sql.SQL("create index on {} ({}, _effective_at)").format(relation(table), names(table.key)))
+    connection.execute(sql.SQL("create index on {} (_batch_id)").format(relation(table)))
+    for name, column in table.columns.items():
+        comment = sql.SQL("comment on column {} is {}")
+        connection.execute(comment.format(sql.Identifier("staging", table.log_name, name), column.description))
+    connection.execute(sql.SQL("comment on table {} is {}").format(relation(table), table.description))
+
+
+def state_before(table: Table, *, inclusive: bool) -> sql.Composable:
+    """The latest assertion about each key before (or at) `%(instant)s`, deleted ones included, from active batches only."""
+    return sql.SQL(
+        """
+        select distinct on ({key}) log.*
+        from {log} as log
+        where log._effective_at {operator} %(instant)s
+            and not exists (select from ops.batch where batch_id = log._batch_id and superseded_seq is not null)
+        order by {key}, _effective_at desc, _sequence desc, _row_hash desc
+        """
+    ).format(key=names(table.key), log=relation(table), operator=sql.SQL("<=" if inclusive else "<"))

@@ -1,0 +1,182 @@
+"""The steps of a batch, as a scheduler or a command line calls them. Each may be killed and called again."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from psycopg import sql
+
+from sluice import warehouse
+from sluice.declarations import Mode, Source, Table
+from sluice.errors import GateRefused, SluiceError, SourceUnavailable
+from sluice.loading import batch as batches
+from sluice.loading import contract, lease
+from sluice.loading.audit import audit_batch
+from sluice.loading.batch import Batch
+from sluice.loading.landing import Landing, drop_landing
+from sluice.loading.publish import Published, publish_batch
+from sluice.readers import Read, Readiness, Unit, reader_of
+
+MAX_UNITS = 500  # per table and run; the next run takes the rest
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """On whose behalf: the id of the Airflow run or command; `interval` reads that interval again (a backfill)."""
+
+    run_id: str
+    interval: tuple[datetime, datetime] | None = None
+
+
+def ready(source: Source, table: Table) -> Readiness:
+    """Whether there is something complete to read, and the source answers."""
+    return reader_of(table).ready(source, table)
+
+
+def land(source: Source, table: Table, run: RunContext) -> list[int]:
+    """Read every pending unit into a landing table of its own. Returns the ids of the batches to audit and publish."""
+    with warehouse.connect() as connection:
+        units = _pending(connection, source, table, run)
+        landed = (_land_unit(connection, source, table, unit, run) for unit in units)
+        return [batch_id for batch_id in landed if batch_id is not None]
+
+
+def audit(batch_ids: list[int]) -> list[Batch]:
+    """Judge landed batches. All are judged before the first refusal is raised, so that one bad unit holds up no other."""
+    judged, refusals = [], []
+    with warehouse.connect() as connection:
+        for batch_id in batch_ids:
+            try:
+                judged.append(audit_batch(connection, batch_id))
+            except GateRefused as refusal:
+                refusals.append(refusal)
+    if refusals:
+        publish([batch.batch_id for batch in judged])
+        raise GateRefused("\n".join(map(str, refusals)))
+    return judged
+
+
+def publish(batch_ids: list[int]) -> list[Published]:
+    """Publish audited batches, oldest first, each in a transaction of its own."""
+    with warehouse.connect() as connection:
+        known = sorted((batches.get(connection, batch_id) for batch_id in batch_ids), key=lambda b: (b.effective_at, b.batch_id))
+        connection.rollback()
+        return [publish_batch(connection, batch.batch_id) for batch in known if batch.state in ("audited", "published")]
+
+
+def load(source: Source, table: Table, run: RunContext) -> list[Published]:
+    """All three steps, without a scheduler."""
+    ids = land(source, table, run)
+    audit(ids)
+    return publish(ids)
+
+
+def _pending(connection: psycopg.Connection, source: Source, table: Table, run: RunContext) -> list[Unit]:
+    """The units that the ledger does not know, or that seem to have changed; of a backfill, all of its interval."""
+    mark = connection.execute("select value from ops.watermark where (source, table_name) = (%s, %s)", [source.source, table.name]).fetchone()
+    known = batches.units_known(connection, source.source, table.name)
+    connection.rollback()
+    units = reader_of(table).units(source, table, run.interval, mark[0] if mark else None)
+    fresh = (unit for unit in units if run.interval or known.get(unit.name) != unit.stamp)
+    return list(itertools.islice(fresh, MAX_UNITS))
+
+
+def _land_unit(connection: psycopg.Connection, source: Source, table: Table, unit: Unit, run: RunContext) -> int | None:
+    """Land one unit. None if its content is what is published already."""
+    token = lease.take(connection, source.source, table.name, unit.name, run.run_id)
+    _abandon_earlier(connection, source.source, table.name, unit.name)
+    batch_id = _open(connection, source, table, unit, run, token)
+    connection.commit()
+    sink = Landing(connection, batch_id, source.source, table.name)
+    sink.key_types(sql.SQL(", ").join(sql.SQL("{} {}").format(sql.Identifier(k), sql.SQL(table.columns[k].type)) for k in table.key))
+    try:
+        read = reader_of(table).read(source, table, unit, sink)
+    except (SluiceError, psycopg.Error) as error:
+        connection.rollback()
+        drop_landing(connection, batch_id)
+        message = str(error) if isinstance(error, SluiceError) else f"{type(error).__name__}: {_primary(error)}"
+        batches.move(connection, batch_id, "refused" if isinstance(error, GateRefused) else "abandoned", verdict=message)
+        lease.release(connection, source.source, table.name, unit.name, token)
+        connection.commit()
+        if isinstance(error, SluiceError):
+            raise
+        raise SourceUnavailable(f"{source.source}.{table.name} {unit.name}: {_primary(error)}; the unit was left unread") from None
+    rows = sink.row_count + sink.reject_count
+    if reason := _nothing_new(connection, table, batch_id, unit, read):
+        drop_landing(connection, batch_id)
+        connection.execute("delete from ops.quarantine where batch_id = %s", [batch_id])
+        batches.move(connection, batch_id, "unchanged", rows_read=rows, rows_unchanged=rows, verdict=reason, **_known(read))
+        lease.release(connection, source.source, table.name, unit.name, token)
+        connection.commit()
+        return None
+    batches.move(connection, batch_id, "landed", rows_read=rows, rows_quarantined=sink.reject_count, **_known(read))
+    connection.commit()
+    return batch_id
+
+
+def _primary(error: psycopg.Error) -> str:
+    """The server's one-line message, which names objects and never holds a row's values."""
+    return error.diag.message_primary or type(error).__name__
+
+
+def _abandon_earlier(connection: psycopg.Connection, source: str, table: str, unit: str) -> None:
+    """A crashed attempt of the same unit left its landing table behind."""
+    left = connection.execute(
+        "select batch_id from ops.batch where (source, table_name, unit) = (%s, %s, %s) and state in ('landing', 'landed', 'audited')",
+        [source, table, unit],
+    ).fetchall()
+    for (batch_id,) in left:
+        drop_landing(connection, batch_id)
+        connection.execute("delete from ops.quarantine where batch_id = %s", [batch_id])
+        batches.move(connection, batch_id, "abandoned", verdict="a later attempt took the unit over")
+
+
+def _open(connection: psycopg.Connection, source: Source, table: Table, unit: Unit, run: RunContext, token: int) -> int:
+    start, end = unit.interval or (None, None)
+    row = connection.execute(
+        """
+        insert into ops.batch (source, table_name, unit, state, mode, run_id, lease_token, fingerprint, contract_hash, effective_at,
+            interval_start, interval_end)
+        values (%s, %s, %s, 'landing', %s, %s, %s, %s, %s, %s, %s, %s) returning batch_id
+        """,
+        [
+            source.source, table.name, unit.name, table.mode.value, run.run_id, token, unit.stamp,
+            contract.contract_hash(table), unit.instant, start, end,
+        ],
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _known(read: Read) -> dict[str, object]:
+    return {
+        "content_hash": read.content_hash,
+        "bytes_read": read.bytes_read,
+        "control_total": read.control_total,
+        "watermark_from": read.watermark_from,
+        "watermark_to": read.watermark_to,
+        "details": {"fields": read.fields, "constants": read.constants, "empty_is_null": read.empty_is_null},
+    }
+
+
+def _nothing_new(connection: psycopg.Connection, table: Table, batch_id: int, unit: Unit, read: Read) -> str | None:
+    """Why the content need not be published: the unit has it already, or, for events, another unit delivered it."""
+    if table.mode is Mode.CURSOR:
+        return None
+    anywhere = table.mode is Mode.APPEND and not read.constants
+    row = connection.execute(
+        """
+        select earlier.unit from ops.batch as earlier, ops.batch as this
+        where this.batch_id = %s and earlier.source = this.source and earlier.table_name = this.table_name
+            and earlier.state = 'published' and earlier.part = 'unit' and earlier.content_hash = %s
+            and earlier.contract_hash = this.contract_hash and (earlier.unit = this.unit or %s)
+        order by earlier.unit = this.unit desc limit 1
+        """,
+        [batch_id, read.content_hash, anywhere and read.bytes_read > 0],
+    ).fetchone()
+    if row is None:
+        return None
+    return "the same content as already published" if row[0] == unit.name else f"the same content as {row[0]}"

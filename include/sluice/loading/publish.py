@@ -1,0 +1,248 @@
+"""The one commit that readers see: an audited batch enters the change log, with its books and its sequence number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from psycopg import sql
+
+from sluice.declarations import Mode, Table
+from sluice.loading import batch as batches
+from sluice.loading import lease, log
+from sluice.loading.batch import Batch
+from sluice.loading.landing import drop_landing, landing_table
+
+
+@dataclass(frozen=True)
+class Published:
+    """What became of a batch. Counts are rows."""
+
+    batch_id: int
+    source: str
+    table_name: str
+    unit: str
+    state: str
+    rows_read: int
+    rows_applied: int
+    rows_unchanged: int
+    rows_duplicate: int
+    rows_quarantined: int
+    rows_deleted: int
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything downstream can differ now."""
+        return self.rows_applied + self.rows_deleted > 0
+
+
+def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
+    """Publish one audited batch in one transaction. A batch that is published already stays as it is."""
+    batch = batches.get(connection, batch_id, lock=True)
+    if batch.state == "audited":
+        _, table = batches.declared(batch)
+        # one publisher per table: the state that a full extract is compared with must not move meanwhile
+        connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sluice:log:{table.log_name}"])
+        lease.check(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
+        earlier = _active_of_unit(connection, batch)
+        write = {Mode.APPEND: _append, Mode.CURSOR: _add_versions, Mode.FULL: _assert_state}[table.mode]
+        applied, deleted = write(connection, table, batch, earlier)
+        _enter(connection, table, batch, applied, deleted, earlier if table.mode is not Mode.CURSOR else [])
+        lease.release(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
+        drop_landing(connection, batch_id)
+    connection.commit()
+    return _outcome(connection, batch_id)
+
+
+def _active_of_unit(connection: psycopg.Connection, batch: Batch) -> list[int]:
+    rows = connection.execute(
+        "select batch_id from ops.batch where (source, table_name, unit) = (%s, %s, %s) and state = 'published'",
+        [batch.source, batch.table_name, batch.unit],
+    ).fetchall()
+    return [batch_id for (batch_id,) in rows]
+
+
+def _enter(connection: psycopg.Connection, table: Table, batch: Batch, applied: int, deleted: int, replaced: list[int]) -> None:
+    """Books, watermark, sequence numbers: last, since the counter is shared by all and must be held briefly."""
+    if batch.watermark_to and table.cursor:
+        connection.execute(
+            """
+            insert into ops.watermark as mark (source, table_name, value, batch_id) values (%s, %s, %s, %s)
+            on conflict (source, table_name) do update
+            set value = excluded.value, batch_id = excluded.batch_id, moved_at = clock_timestamp()
+            where mark.value::timestamptz < excluded.value::timestamptz
+            """,
+            [batch.source, batch.table_name, batch.watermark_to, batch.batch_id],
+        )
+    unchanged = batch.rows_read - applied - batch.rows_duplicate - batch.rows_quarantined
+    seq = connection.execute("select ops.next_seq()").fetchone()[0]  # type: ignore[index]
+    if replaced:
+        connection.execute(
+            "update ops.batch set state = 'superseded', superseded_seq = %s, superseded_by = %s where batch_id = any(%s)",
+            [seq, batch.batch_id, replaced],
+        )
+        connection.execute(
+            "update ops.quarantine set state = 'superseded', state_at = clock_timestamp() where batch_id = any(%s) and state = 'open'", [replaced]
+        )
+    batches.move(
+        connection, batch.batch_id, "published", rows_applied=applied, rows_unchanged=unchanged, rows_deleted=deleted, published_seq=seq
+    )
+
+
+# -- what a unit says, by mode -------------------------------------------------------------------
+
+
+def _insert(table: Table, batch_id: int, rows: sql.Composable) -> sql.Composable:
+    """Insert `rows` (a select of the business columns and `_row_number` … `_rescued`) as rows of a batch."""
+    return sql.SQL("insert into {} ({}, {}) select {}, {}, {} from ({}) as incoming").format(
+        log.relation(table), log.names(table.columns), log.names(log.SYSTEM),
+        log.names(table.columns), sql.Literal(batch_id), log.names(log.SYSTEM[1:]), rows,
+    )
+
+
+def _append(connection: psycopg.Connection, table: Table, batch: Batch, earlier: list[int]) -> tuple[int, int]:
+    """All rows. One that another batch holds too is kept twice: either batch may be superseded without losing it."""
+    rows = sql.SQL("select * from {} order by _row_number").format(landing_table(batch.batch_id, "rows"))
+    return connection.execute(_insert(table, batch.batch_id, rows)).rowcount, 0
+
+
+def _add_versions(connection: psycopg.Connection, table: Table, batch: Batch, earlier: list[int]) -> tuple[int, int]:
+    """Versions that the log does not hold yet, then tombstones for keys that the scan no longer found."""
+    rows = sql.SQL(
+        """
+        select landed.* from {rows} as landed
+        where not exists (
+            select from {log} as log
+            where {same_key} and log._effective_at = landed._effective_at and log._sequence = landed._sequence
+                and log._row_hash = landed._row_hash and log._op = landed._op
+        )
+        order by landed._row_number
+        """
+    ).format(rows=landing_table(batch.batch_id, "rows"), log=log.relation(table), same_key=log.same_key(table, "log", "landed"))
+    applied = connection.execute(_insert(table, batch.batch_id, rows)).rowcount
+    deleted = _bury(connection, table, batch, inclusive=True) if table.deletes.detect == "key_scan" else 0
+    return applied, deleted
+
+
+def _assert_state(connection: psycopg.Connection, table: Table, batch: Batch, earlier: list[int]) -> tuple[int, int]:
+    """What differs from the state just before; then the same keys again at the next extract, which was compared with another past."""
+    parameters = {"instant": batch.effective_at}
+    differs = sql.SQL("not exists (select from ({state}) as before where {same_key} and before._op <> 'delete' and before._row_hash = landed._row_hash)")
+    rows = sql.SQL("select landed.* from {rows} as landed where {differs} order by landed._row_number").format(
+        rows=landing_table(batch.batch_id, "rows"),
+        # an extract that may not speak of absence must say everything it knows
+        differs=sql.SQL("true") if batch.deletes_withheld else differs.format(
+            state=log.state_before(table, inclusive=False), same_key=log.same_key(table, "before", "landed")
+        ),
+    )
+    applied = connection.execute(_insert(table, batch.batch_id, rows), parameters).rowcount
+    deleted = 0 if batch.deletes_withheld else _bury(connection, table, batch, inclusive=False)
+    _restate_next(connection, table, batch, earlier)
+    return applied, deleted
+
+
+def _bury(connection: psycopg.Connection, table: Table, batch: Batch, *, inclusive: bool) -> int:
+    """Tombstones at the batch's instant for known keys that are not among those present."""
+    others = [name for name in table.columns if name not in table.key]
+    nulls = sql.SQL("").join(
+        sql.SQL(", null::{} as {}").format(sql.SQL(table.columns[name].type), sql.Identifier(name)) for name in others
+    )
+    rows = sql.SQL(
+        """
+        select {key}{nulls}, 0::bigint as _row_number, 'delete'::text as _op, %(instant)s::timestamptz as _effective_at,
+            0::bigint as _sequence, md5('delete')::uuid as _row_hash, null::jsonb as _rescued
+        from ({state}) as known
+        where known._op <> 'delete'
+            and not exists (select from {keys} as present where {same_key})
+        """
+    ).format(
+        key=log.names(table.key), nulls=nulls, state=log.state_before(table, inclusive=inclusive),
+        keys=landing_table(batch.batch_id, "keys"), same_key=log.same_key(table, "present", "known"),
+    )
+    return connection.execute(_insert(table, batch.batch_id, rows), {"instant": batch.effective_at}).rowcount
+
+
+def _restate_next(connection: psycopg.Connection, table: Table, batch: Batch, earlier: list[int]) -> None:
+    """Keep the meaning of the extracts after this one.
+
+    They were stored as differences from a past that this batch changes. So each key that it touches, or that the batch it
+    supersedes touched, is asserted once more at the next extract's instant, in a supplement batch of that unit.
+    """
+    following = connection.execute(
+        """
+        select unit, effective_at, bool_or(deletes_withheld) from ops.batch
+        where (source, table_name) = (%s, %s) and state = 'published' and effective_at > %s
+        group by unit, effective_at order by effective_at, unit
+        """,
+        [batch.source, batch.table_name, batch.effective_at],
+    ).fetchall()
+    if not following:
+        return
+    connection.execute("drop table if exists pg_temp.restated")
+    connection.execute(
+        sql.SQL("create temporary table restated on commit drop as select distinct {} from {} where _batch_id = any(%s)").format(
+            log.names(table.key), log.relation(table)
+        ),
+        [[batch.batch_id, *earlier]],
+    )
+    for unit, instant, withheld in following:
+        # a key that is asserted there already needs nothing, there or later
+        connection.execute(
+            sql.SQL(
+                """
+                delete from restated using {log} as log
+                where {same_key} and log._effective_at = %s
+                    and not exists (select from ops.batch where batch_id = log._batch_id and superseded_seq is not null)
+                """
+            ).format(log=log.relation(table), same_key=log.same_key(table, "log", "restated")),
+            [instant],
+        )
+        if not withheld:
+            _supplement(connection, table, batch, unit, instant)
+            return
+
+
+def _supplement(connection: psycopg.Connection, table: Table, batch: Batch, unit: str, instant: datetime) -> None:
+    """Assert the remaining keys of `restated` at `instant`, as the log knew them before this batch."""
+    if not connection.execute("select from restated limit 1").fetchone():
+        return
+    supplement = connection.execute(
+        """
+        insert into ops.batch (source, table_name, unit, state, mode, part, run_id, effective_at, verdict)
+        values (%s, %s, %s, 'audited', 'full', 'supplement', %s, %s, %s) returning batch_id
+        """,
+        [batch.source, batch.table_name, unit, batch.run_id, instant, f"restates keys that batch {batch.batch_id} ({batch.unit}) changed before it"],
+    ).fetchone()[0]  # type: ignore[index]
+    others = [name for name in table.columns if name not in table.key]
+    state = sql.SQL(
+        """
+        select distinct on ({key}) log.* from {log} as log
+        where log._effective_at <= %(instant)s and log._batch_id <> %(batch)s
+            and not exists (select from ops.batch where batch_id = log._batch_id and superseded_seq is not null)
+        order by {key}, _effective_at desc, _sequence desc, _row_hash desc
+        """
+    ).format(key=log.names(table.key), log=log.relation(table))
+    rows = sql.SQL(
+        """
+        select {key}{others}, row_number() over () as _row_number, coalesce(known._op, 'delete') as _op,
+            %(instant)s::timestamptz as _effective_at, 0::bigint as _sequence,
+            coalesce(known._row_hash, md5('delete')::uuid) as _row_hash, known._rescued
+        from restated left join ({state}) as known on {same_key}
+        """
+    ).format(
+        key=log.names(table.key, "restated"),
+        others=sql.SQL("").join(sql.SQL(", {}").format(sql.Identifier("known", name)) for name in others),
+        state=state, same_key=log.same_key(table, "known", "restated"),
+    )
+    count = connection.execute(_insert(table, supplement, rows), {"instant": instant, "batch": batch.batch_id}).rowcount
+    seq = connection.execute("select ops.next_seq()").fetchone()[0]  # type: ignore[index]
+    batches.move(connection, supplement, "published", rows_read=count, rows_applied=count, published_seq=seq)
+
+
+def _outcome(connection: psycopg.Connection, batch_id: int) -> Published:
+    columns = ", ".join(Published.__dataclass_fields__)
+    row = connection.execute(f"select {columns} from ops.batch where batch_id = %s", [batch_id]).fetchone()  # noqa: S608
+    connection.commit()
+    assert row is not None
+    return Published(*row)

@@ -1,0 +1,140 @@
+"""What every kind of source answers: which units there are, and the rows of one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta, timezone
+from typing import Protocol
+
+import psycopg
+
+from sluice import settings
+from sluice.declarations import Source, Table
+from sluice.errors import SourceUnavailable
+
+UTC = timezone.utc
+Interval = tuple[datetime, datetime]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One thing to read: a file, a day of a resource, a range of a cursor.
+
+    `name` is its identity in the ledger. `instant` is the moment for which a full extract speaks. `stamp` changes when the
+    content may have changed, and costs nothing to ask for; empty when the source offers none. `values` are the
+    placeholders of its path.
+    """
+
+    name: str
+    instant: datetime
+    interval: Interval | None = None
+    stamp: str = ""
+    values: dict[str, str] = field(default_factory=dict)
+    location: str = ""
+
+
+@dataclass
+class Read:
+    """What reading a unit found out: the books' first column, and how the landing table maps to the contract."""
+
+    fields: list[str]
+    content_hash: str = ""
+    bytes_read: int = 0
+    rejects: int = 0
+    control_total: int | None = None
+    watermark_from: str | None = None
+    watermark_to: str | None = None
+    constants: dict[str, str] = field(default_factory=dict)
+    empty_is_null: bool = False
+    header: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether a table can be read now, and what is waited for if not."""
+
+    ready: bool
+    waiting_for: str
+
+
+class Sink(Protocol):
+    """Where a reader puts rows: the landing table of one batch."""
+
+    def create(self, fields: list[str], *, keys: bool = False) -> None: ...
+    def copy(self, blocks: Iterable[bytes], options: str) -> int: ...
+    def rows(self, rows: Iterable[tuple[int, list[str | None]]]) -> int: ...
+    def reject(self, row_number: int, code: str, reason: str, raw: bytes) -> None: ...
+    def keys(self, blocks: Iterable[bytes]) -> int: ...
+
+
+class Reader(Protocol):
+    """One kind of source."""
+
+    def ready(self, source: Source, table: Table) -> Readiness: ...
+    def units(self, source: Source, table: Table, interval: Interval | None, watermark: str | None) -> list[Unit]: ...
+    def read(self, source: Source, table: Table, unit: Unit, sink: Sink) -> Read: ...
+
+
+class Digest:
+    """A running hash of everything that passes, and how much it was."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+        self.size = 0
+
+    def over(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass the blocks on unchanged."""
+        for block in blocks:
+            self._hash.update(block)
+            self.size += len(block)
+            yield block
+
+    def hex(self) -> str:
+        """The hash of all that has passed so far."""
+        return self._hash.hexdigest()
+
+
+def now(source: Source) -> datetime:
+    """The source's own time: its declared clock, else the wall clock."""
+    if source.clock is None:
+        return datetime.now(UTC)
+    with connect(source.clock.connection) as connection:
+        row = connection.execute(source.clock.query.encode()).fetchone()
+    if row is None or row[0] is None:
+        raise SourceUnavailable(f"the clock of {source.source} returned nothing; nothing was read")
+    return row[0].astimezone(UTC)
+
+
+def connect(conn_id: str, *, autocommit: bool = False) -> psycopg.Connection:
+    """Open a session at a Postgres source. Errors name the connection, never its secret."""
+    try:
+        return psycopg.connect(
+            settings.connection(conn_id).postgres_url(),
+            autocommit=autocommit,
+            options="-c timezone=UTC -c datestyle=ISO,YMD -c extra_float_digits=1 -c bytea_output=hex",
+            application_name="sluice extract",
+            connect_timeout=10,
+        )
+    except psycopg.OperationalError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise SourceUnavailable(f"connection {conn_id} can't be opened: {reason}. Nothing was read") from None
+
+
+def days(first: date, last: date) -> Iterator[date]:
+    """Every day from `first` to the day before `last`."""
+    while first < last:
+        yield first
+        first += timedelta(days=1)
+
+
+def day_interval(day: date) -> Interval:
+    """The day as a half-open interval in UTC."""
+    start = datetime.combine(day, time(), UTC)
+    return start, start + timedelta(days=1)
+
+
+def overlaps(one: Interval | None, other: Interval | None) -> bool:
+    """Whether two half-open intervals share an instant; an absent one is everything."""
+    return one is None or other is None or (one[0] < other[1] and other[0] < one[1])

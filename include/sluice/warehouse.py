@@ -1,0 +1,26 @@
+"""Connections to the warehouse: one place for the settings every session must have."""
+
+from __future__ import annotations
+
+import psycopg
+
+from sluice import settings
+
+_SESSION = (
+    "-c timezone=UTC -c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c lc_messages=C -c extra_float_digits=1 "
+    "-c idle_in_transaction_session_timeout=15min -c lock_timeout=60s"
+)
+
+
+def connect(*, autocommit: bool = False) -> psycopg.Connection:
+    """Open a session in the warehouse: UTC, ISO dates, bounded waits, dead peers noticed within a minute."""
+    return psycopg.connect(
+        settings.warehouse_url(),
+        autocommit=autocommit,
+        options=_SESSION,
+        application_name="sluice",
+        connect_timeout=10,
+        keepalives_idle=20,
+        keepalives_interval=5,
+        keepalives_count=4,
+    )
