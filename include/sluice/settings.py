@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from sluice.errors import SluiceError
+
 __all__ = [
     "Connection",
     "SettingsError",
@@ -29,7 +31,7 @@ _HTTP = {"http", "https"}
 _FILES = {"file", "fs"}
 
 
-class SettingsError(RuntimeError):
+class SettingsError(SluiceError):
     """Something that a person must set. The message names it and says how; it never holds a secret."""
 
 
@@ -100,10 +102,14 @@ class Connection:
         login = quote(self.login, safe="")
         secret = f":{quote(self.password, safe='')}" if self.password else ""
         port = f":{self.port}" if self.port else ""
-        options = {k: v for k, v in self.extra.items() if isinstance(v, str | int) and not isinstance(v, bool)}
+        options = {
+            k: v for k, v in self.extra.items() if isinstance(v, str | int) and not isinstance(v, bool)
+        }
         query = "&".join(f"{quote(k, safe='')}={quote(str(v), safe='')}" for k, v in options.items())
         entry = f"{login}{secret}@" if login or secret else ""
-        return f"postgresql://{entry}{self.host}{port}/{quote(self.path, safe='')}" + (f"?{query}" if query else "")
+        return f"postgresql://{entry}{self.host}{port}/{quote(self.path, safe='')}" + (
+            f"?{query}" if query else ""
+        )
 
 
 Resolver = Callable[[str], Connection | None]
@@ -150,7 +156,12 @@ def connection(conn_id: str) -> Connection:
     if text := variable(name):
         try:
             return Connection.parse(text)
-        except (ValueError, KeyError, TypeError, AttributeError):  # their texts quote the value, which holds a password
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ):  # their texts quote the value, which holds a password
             raise SettingsError(
                 f"the connection {conn_id!r} cannot be read: {name} is neither a URI (scheme://login:password@host:port"
                 "/path) nor Airflow's JSON form. Percent-encode special characters in the password, or use the JSON form."

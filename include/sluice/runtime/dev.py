@@ -1,0 +1,58 @@
+"""`make dev`: a shell in the dbt project, with a developer's own schemas in the running warehouse."""
+
+import getpass
+import os
+import re
+import sys
+from pathlib import Path
+
+import psycopg
+
+from sluice import settings
+from sluice.errors import SluiceError
+from sluice.runtime.faults import RuntimeFault
+from sluice.runtime.layout import Layout
+from sluice.runtime.surroundings import dbt_environment
+
+
+def environment(layout: Layout) -> dict[str, str]:
+    """The variables of the shell: dbt finds profile and warehouse, and builds into `dev_<user>_<layer>`."""
+    url = settings.warehouse_url()
+    try:
+        psycopg.connect(url, connect_timeout=5).close()
+    except psycopg.OperationalError:
+        raise RuntimeFault(
+            "the warehouse does not answer. Start it in another terminal with: make run"
+        ) from None
+    user = re.sub(r"\W", "_", os.environ.get("USER") or getpass.getuser()).lower()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return {
+        **os.environ,
+        **dbt_environment(layout.dbt_project, url),
+        "PATH": path,
+        "SLUICE_SCHEMA_PREFIX": os.environ.get("SLUICE_SCHEMA_PREFIX") or f"dev_{user}",
+        "DBT_TARGET_PATH": f"target/dev_{user}",  # Airflow's tasks go on using target/manifest.json
+    }
+
+
+def main() -> int:
+    """The command: replaces itself with the shell, or with the command given as arguments."""
+    layout = Layout.from_environment()
+    try:
+        variables = environment(layout)
+    except SluiceError as fault:
+        sys.stderr.write(f"{fault}\n")
+        return 1
+    os.chdir(layout.dbt_project)
+    command = sys.argv[1:] or [os.environ.get("SHELL") or "/bin/sh"]
+    if not sys.argv[1:]:
+        prefix = variables["SLUICE_SCHEMA_PREFIX"]
+        print(
+            f"dbt builds into the schemas {prefix}_<layer>. Try: dbt build --select staging. Leave with: exit",
+            flush=True,
+        )
+    os.execvpe(command[0], command, variables)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
