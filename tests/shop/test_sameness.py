@@ -1,12 +1,16 @@
 """The same parameters give the same company, however its days are cut and whatever interrupts them."""
 
+from collections.abc import Callable, Iterator
 from datetime import date
+from pathlib import Path
 
 import psycopg
 import pytest
 
-from sluice.shop import Params, ShopError, advance, digest, init, simulation, status
+from sluice.shop import Company, Params, ShopError, advance, digest, init, simulation, status
+from sluice.shop.apply import AUDITED
 from sluice.shop.day import Entry, Phase, entries
+from sluice.shop.files import existing_files
 
 SMALL = Params(seed=11, scale=0.4, start=date(2026, 3, 2))
 
@@ -45,6 +49,27 @@ def test_another_parameter_gives_another_digest(other, small_digest, shop_databa
     assert digest(shop_database_url, tmp_path) != small_digest
 
 
+def _contents(url: str, files: Path) -> dict[str, object]:
+    """Every table that the chance of a seed fills, and every file, without what names the parameters."""
+    found: dict[str, object] = {}
+    with psycopg.connect(url, options="-c timezone=UTC") as connection:
+        for table in ("products", "customers", "addresses", "orders", "order_lines"):
+            found[table] = connection.execute(f"select * from {table} order by 1").fetchall()
+    return found | {str(path.relative_to(files)): path.read_bytes() for path in existing_files(files)}
+
+
+def test_another_seed_is_another_company_in_every_table_and_file(new_database, tmp_path):
+    companies = []
+    for seed in (11, 12):
+        url, files = new_database(), tmp_path / str(seed)
+        init(url, files, Params(seed, 1.0, SMALL.start), 1)
+        companies.append(_contents(url, files))
+    one, other = companies
+    assert one.keys() == other.keys()
+    same = [name for name in one if one[name] == other[name] and not name.endswith(".done") and one[name]]
+    assert same == []
+
+
 def test_a_changed_byte_in_a_file_or_a_row_changes_the_digest(small_digest, shop_database_url, tmp_path):
     init(shop_database_url, tmp_path, SMALL, 14)
     path = tmp_path / "inventory" / "2026-03-04" / "LYS.csv"
@@ -58,58 +83,59 @@ def test_a_changed_byte_in_a_file_or_a_row_changes_the_digest(small_digest, shop
     assert digest(shop_database_url, tmp_path) != small_digest
 
 
-def _interrupting_after(number: int):
-    """The day's entries, until the process is killed after `number` of them."""
+Moment = tuple[int, int]
+"""A simulated day, and how many of its entries have been applied."""
+
+
+def _interrupting_at(moment: Moment):
+    """The days' entries, until the process is killed."""
 
     def interrupted(company, day):
         for position, entry in enumerate(entries(company, day)):
-            if day == 5 and position == number:
+            if (day, position) == moment:
                 raise KeyboardInterrupt
             yield entry
 
     return interrupted
 
 
-@pytest.mark.parametrize("while_open", [True, False], ids=["with-a-transaction-open", "between-transactions"])
+def _moments(is_wanted: Callable[[dict[str, Entry]], bool]) -> Iterator[Moment]:
+    """Moments of the small company, right after a commit, at which the wanted transactions are open."""
+    for day in range(2, 14):
+        open_now: dict[str, Entry] = {}
+        for position, entry in enumerate(entries(Company(SMALL), day)):
+            if entry.phase is Phase.OPEN:
+                open_now[entry.transaction.name] = entry
+            elif entry.transaction.name not in open_now and is_wanted(open_now):
+                yield day, position + 1
+            else:
+                open_now.pop(entry.transaction.name, None)
+
+
+def _has_an_audited_one(open_now: dict[str, Entry]) -> bool:
+    return any(entry.transaction.changes[0].table in AUDITED for entry in open_now.values())
+
+
+@pytest.mark.parametrize(
+    "is_wanted",
+    [_has_an_audited_one, lambda open_now: not open_now],
+    ids=["with-a-transaction-open", "between-transactions"],
+)
 def test_a_killed_day_goes_on_where_it_stopped(
-    while_open, small_digest, shop_database_url, tmp_path, monkeypatch
+    is_wanted, small_digest, shop_database_url, tmp_path, monkeypatch
 ):
     """Also while a transaction is open: its rows go with the process and come again, none of them twice."""
+    moment = next(_moments(is_wanted))
     monkeypatch.setattr("sluice.shop.apply.PIPELINE", 1)
-    day_five = list(entries(simulation.Company(SMALL), 5))
-    cut = _moment_with_one_open(day_five) if while_open else _moment_with_none_open(day_five)
-    monkeypatch.setattr(simulation, "entries", _interrupting_after(cut))
+    monkeypatch.setattr(simulation, "entries", _interrupting_at(moment))
     with pytest.raises(KeyboardInterrupt):
         init(shop_database_url, tmp_path, SMALL, 14)
     found = status(shop_database_url, tmp_path)
-    assert found.days_done == 5
+    assert found.days_done == moment[0]
     assert found.is_mid_day
     monkeypatch.setattr(simulation, "entries", entries)
     init(shop_database_url, tmp_path, SMALL, 14)
     assert digest(shop_database_url, tmp_path) == small_digest
-
-
-def _open_counts(day: list[Entry]) -> list[int]:
-    """How many transactions are open after each entry."""
-    counts, opened = [], set()
-    for entry in day:
-        opened ^= (
-            {entry.transaction.name}
-            if entry.phase is Phase.OPEN or entry.transaction.name in opened
-            else set()
-        )
-        counts.append(len(opened))
-    return counts
-
-
-def _moment_with_one_open(day: list[Entry]) -> int:
-    """After an entry that committed while another transaction was open."""
-    counts = _open_counts(day)
-    return next(n + 1 for n in range(1, len(day)) if counts[n] and day[n].phase is Phase.COMMIT)
-
-
-def _moment_with_none_open(day: list[Entry]) -> int:
-    return len(day) // 2 + _open_counts(day)[len(day) // 2 - 1 :].index(0)
 
 
 def test_init_again_does_nothing_and_says_so(shop_database_url, tmp_path):

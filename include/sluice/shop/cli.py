@@ -23,7 +23,7 @@ from sluice.shop import database
 app = typer.Typer(
     no_args_is_help=True,
     help=(
-        "A small company to feed the pipeline: an operational database, stock lists, a clickstream, an API.\n\n"
+        "A small company to feed the pipeline: a database, stock lists, a clickstream, an API.\n\n"
         "Its time is simulated. `init` makes it and lets its first days pass; `advance` lets more pass. "
         "The same --seed, --scale and --start give the same company, byte for byte; `digest` proves it.\n\n"
         "Exit codes: 0 done, 1 refused or failed (the message says what to do), 2 wrong usage."

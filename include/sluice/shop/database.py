@@ -46,8 +46,10 @@ def connect(database_url: str) -> Iterator[Connection]:
         raise ShopError(
             f"the shop's database cannot be reached: {reason}. Is it running? Try: make run"
         ) from None
-    with connection:
+    try:
         yield connection
+    finally:
+        connection.close()  # and not `with connection`, which would commit what is open
 
 
 def _options(database_url: str) -> str:
@@ -68,7 +70,7 @@ def simulating(database_url: str) -> Iterator[Connection]:
 
 
 class Spares:
-    """Connections for transactions that stay open, made when first needed. Leaving rolls back what is open."""
+    """Connections for transactions that stay open, made when first needed. Leaving rolls them back."""
 
     def __init__(self, database_url: str) -> None:
         self._database_url = database_url
@@ -130,7 +132,7 @@ def create(connection: Connection, company: Company) -> None:
         connection.execute("insert into clock (now) values (%s)", (params.time(0),))
         for table, rows in _opening(company):
             _copy(connection, table, rows)
-    connection.execute("analyze")
+    connection.execute(sql.SQL("analyze {}").format(sql.SQL(", ").join(map(sql.Identifier, TABLES))))
 
 
 def _opening(company: Company) -> Iterator[tuple[str, Iterator[dict[str, object]]]]:
