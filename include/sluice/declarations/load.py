@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
@@ -63,6 +66,31 @@ def load_folder(folder: Path) -> Declarations:
 
 def load_file(path: Path) -> Source:
     """Read one declaration, or raise `DeclarationError` with every fault in it."""
+    try:
+        return _load_unchanged(path, path.stat().st_mtime_ns)
+    except (OSError, yaml.YAMLError, ValidationError):
+        return _load_with_lines(path)
+
+
+@lru_cache(maxsize=1024)
+def _load_unchanged(path: Path, changed: int) -> Source:
+    """The quick way, for a file without faults; every step of every batch asks for its declaration."""
+    return Source.model_validate(yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader))
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML without its reading of yes, no, on and off as booleans: YAML 1.2, as ruamel reads it."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+
+def _load_with_lines(path: Path) -> Source:
+    """The slow way, which knows the line of every field."""
     try:
         tree = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
     except MarkedYAMLError as error:

@@ -179,6 +179,7 @@ def _keys_present(
             keys, casts, landed, broken
         )
     )
+    connection.execute(sql.SQL("analyze {}").format(keys))  # fresh tables have no statistics, and anti joins need them
     return bool(hidden) or batch.rows_quarantined > 0
 
 
@@ -264,14 +265,16 @@ def _judge_rows(connection: psycopg.Connection, table: Table, batch: Batch) -> l
         vanished, known = connection.execute(
             sql.SQL(
                 """
-                select
-                    count(*) filter (where not exists (select from {keys} as present where {same_key})),
-                    count(*)
-                from ({state}) as known
-                where known._op <> 'delete'
+                select count(*) filter (where not known.is_present), count(*)
+                from (
+                    select present.{first} is not null as is_present
+                    from ({state}) as known
+                    left join (select distinct * from {keys}) as present on {same_key}
+                    where known._op <> 'delete'
+                ) as known
                 """
             ).format(
-                keys=landing_table(batch.batch_id, "keys"), same_key=log.same_key(table, "present", "known"),
+                keys=landing_table(batch.batch_id, "keys"), same_key=log.same_key(table, "present", "known"), first=sql.Identifier(table.key[0]),
                 state=log.state_before(table, inclusive=table.mode is Mode.CURSOR),
             ),
             {"instant": batch.effective_at},

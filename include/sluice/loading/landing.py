@@ -70,7 +70,9 @@ class Landing:
             with cursor.copy(sql.SQL("copy {} from stdin").format(table)) as copy:
                 for block in blocks:
                     copy.write(block)
-            return cursor.rowcount
+            count = cursor.rowcount
+            cursor.execute(sql.SQL("analyze {}").format(table))
+            return count
 
     def key_types(self, key_columns: sql.Composable) -> None:
         """Column definitions of the key scan's table."""

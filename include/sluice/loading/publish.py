@@ -48,6 +48,7 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
         earlier = _active_of_unit(connection, batch)
         write = {Mode.APPEND: _append, Mode.CURSOR: _add_versions, Mode.FULL: _assert_state}[table.mode]
         applied, deleted = write(connection, table, batch, earlier)
+        _keep_statistics(connection, table, applied)
         _enter(connection, table, batch, applied, deleted, earlier if table.mode is not Mode.CURSOR else [])
         lease.release(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
         drop_landing(connection, batch_id)
@@ -61,6 +62,14 @@ def _active_of_unit(connection: psycopg.Connection, batch: Batch) -> list[int]:
         [batch.source, batch.table_name, batch.unit],
     ).fetchall()
     return [batch_id for (batch_id,) in rows]
+
+
+def _keep_statistics(connection: psycopg.Connection, table: Table, applied: int) -> None:
+    """Analyze a log that has just grown much: autovacuum would come a minute too late for the next query on it."""
+    name = log.relation(table).as_string(connection)
+    known = connection.execute("select greatest(reltuples, 0) from pg_class where oid = %s::regclass", [name]).fetchone()[0]  # type: ignore[index]
+    if applied > max(1000, known / 10):
+        connection.execute(sql.SQL("analyze {}").format(log.relation(table)))
 
 
 def _enter(connection: psycopg.Connection, table: Table, batch: Batch, applied: int, deleted: int, replaced: list[int]) -> None:
