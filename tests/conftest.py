@@ -25,7 +25,8 @@ class PostgresForTests:
         self._numbers = itertools.count(1)
 
     def database(self, template: str | None = None) -> str:
-        """The URL of a new database, entered as its owner: as `make run` does, without a superuser's rights."""
+        """The URL of a new database, entered as its owner: as `make run` does, without a superuser's
+        rights."""
         name = f"test_{next(self._numbers)}"
         self.server.create_database(name, owner=_OWNER, template=template)
         return self.server.url(name, _OWNER)
@@ -41,7 +42,8 @@ class PostgresForTests:
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """An empty directory that every account may enter: pytest's own `tmp_path` is private, a server cannot live there."""
+    """An empty directory that every account may enter: pytest's own `tmp_path` is private, a server cannot
+    live there."""
     directory = Path(tempfile.mkdtemp(prefix="sluice-test-"))
     directory.chmod(0o755)
     yield directory

@@ -1,7 +1,8 @@
 """What a process needs to know about its surroundings, and nothing else.
 
-Every answer comes from the environment, then from `<state_dir>/env.json` (written by `make run`, so that a shell, dbt
-and the `sluice` command find the same databases as Airflow does), then from a default. Nothing is read at import.
+Every answer comes from the environment, then from `<state_dir>/env.json` (written by `make run`, so that a
+shell, dbt and the `sluice` command find the same databases as Airflow does), then from a default. Nothing is
+read at import.
 """
 
 import json
@@ -39,7 +40,8 @@ class SettingsError(SluiceError):
 class Connection:
     """Where a source is and how to enter it: the fields of an Airflow connection, without Airflow.
 
-    `path` is the path of a file or HTTP source, with its leading slash; for a database it is the database's name.
+    `path` is the path of a file or HTTP source, with its leading slash; for a database it is the database's
+    name.
     """
 
     scheme: str
@@ -117,7 +119,8 @@ _resolvers: list[Resolver] = []
 
 
 def register_connection_resolver(resolver: Resolver) -> None:
-    """Ask `resolver` for connections that the environment does not name: how Airflow's own stores are reached.
+    """Ask `resolver` for connections that the environment does not name: how Airflow's own stores are
+    reached.
 
     It returns None for an id that it does not know.
     """
@@ -141,7 +144,8 @@ def sources_dir() -> Path:
 
 
 def variable(name: str, default: str = "") -> str:
-    """The environment's value of `name`, else that of `<state_dir>/env.json`, else `default`. Empty means unset."""
+    """The environment's value of `name`, else that of `<state_dir>/env.json`, else `default`. Empty means
+    unset."""
     return os.environ.get(name) or _written_environment().get(name) or default
 
 
@@ -156,21 +160,19 @@ def connection(conn_id: str) -> Connection:
     if text := variable(name):
         try:
             return Connection.parse(text)
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-        ):  # their texts quote the value, which holds a password
+        except (ValueError, KeyError, TypeError, AttributeError):
+            # `from None`: their texts quote the value, which holds a password.
             raise SettingsError(
                 f"the connection {conn_id!r} cannot be read: {name} is neither a URI (scheme://login:password@host:port"
-                "/path) nor Airflow's JSON form. Percent-encode special characters in the password, or use the JSON form."
+                "/path) nor Airflow's JSON form. Percent-encode special characters in the password, or "
+                "use the JSON form."
             ) from None
     for resolver in _resolvers:
         if found := resolver(conn_id):
             return found
     raise SettingsError(
-        f"the connection {conn_id!r} is not set. Set {name} to a URI (scheme://login:password@host:port/path) or to "
+        f"the connection {conn_id!r} is not set. Set {name} to a URI "
+        "(scheme://login:password@host:port/path) or to "
         f"Airflow's JSON form, or start everything with: make run (it writes {state_dir() / 'env.json'})"
     )
 

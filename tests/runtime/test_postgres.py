@@ -1,4 +1,5 @@
-"""The embedded PostgreSQL: it starts anywhere, is reused, survives a crash, and says clearly why it cannot start."""
+"""The embedded PostgreSQL: it starts anywhere, is reused, survives a crash, and says clearly why it cannot
+start."""
 
 import os
 import signal

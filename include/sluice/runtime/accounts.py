@@ -1,7 +1,7 @@
 """Whom PostgreSQL runs as, and what that account can reach.
 
-PostgreSQL refuses to run as root. As an ordinary user nothing here does anything; as root the server gets an account of
-its own, and a place that this account can enter.
+PostgreSQL refuses to run as root. As an ordinary user nothing here does anything; as root the server gets an
+account of its own, and a place that this account can enter.
 """
 
 import hashlib
@@ -59,7 +59,8 @@ def server_account() -> Account:
             if name == _ACCOUNT and _make_account():
                 return _account(pwd.getpwnam(name))
     raise RuntimeFault(
-        "PostgreSQL refuses to run as root, and this machine has neither the account 'pgserver' nor 'nobody'. "
+        "PostgreSQL refuses to run as root, and this machine has neither the account 'pgserver' nor "
+        "'nobody'. "
         "Create one (useradd --system pgserver), or run as an ordinary user."
     )
 

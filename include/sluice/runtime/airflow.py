@@ -19,7 +19,8 @@ from sluice.runtime.secretstore import SecretStore, write_private
 
 ADMIN = "admin"
 VIEWER = "viewer"
-# The log servers of scheduler and triggerer are off: everything is on this machine, so the api-server reads the files.
+# The log servers of scheduler and triggerer are off: everything is on this machine, so the api-server reads
+# the files.
 _COMPONENTS = {
     "api-server": ["api-server"],
     "scheduler": ["scheduler", "--skip-serve-logs"],
@@ -152,7 +153,8 @@ class AirflowStack:
                 waited = time.monotonic() - started
                 if waited > _HEALTHY_WITHIN_SECONDS:
                     raise RuntimeFault(
-                        f"Airflow is not healthy after {waited:.0f} seconds; still missing: {', '.join(missing)}. "
+                        f"Airflow is not healthy after {waited:.0f} seconds; still missing: "
+                        f"{', '.join(missing)}. "
                         f"See the logs in {self.layout.logs}"
                     )
                 awaited = "api-server" if missing == sorted(needed) else ", ".join(missing)

@@ -169,7 +169,8 @@ class AirflowApi:
         return answer.json() if answer.content else {}
 
     def _send(self, method: str, path: str, arguments: dict[str, Any]) -> httpx.Response:
-        """One request; reading is tried again, because a busy laptop's api-server may be slow for a moment."""
+        """One request; reading is tried again, because a busy laptop's api-server may be slow for a
+        moment."""
         for attempt in range(5):
             try:
                 return self._http.request(method, f"/api/v2{path}", **arguments)
@@ -186,7 +187,8 @@ class AirflowApi:
         if answer.is_error:
             raise RuntimeFault(
                 f"Airflow at {self._http.base_url} refused the login of {self._login['username']!r} "
-                f"({answer.status_code}). Another Airflow may be listening there; choose another SLUICE_WEB_PORT."
+                f"({answer.status_code}). Another Airflow may be listening there; choose another "
+                "SLUICE_WEB_PORT."
             )
         self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 

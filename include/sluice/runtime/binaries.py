@@ -26,7 +26,8 @@ def wheel_programs() -> Path:
 
 
 def reachable_programs(account: Account, data_dir: Path) -> Path:
-    """The programs where `account` can run them: the wheel's own, or a copy of them outside of private directories."""
+    """The programs where `account` can run them: the wheel's own, or a copy of them outside of private
+    directories."""
     programs = wheel_programs()
     if all(account.can_run(programs / name) for name in _NEEDED):
         return programs

@@ -18,7 +18,8 @@ def unpack(archive: Path, state_dir: Path) -> Path:
     """Unpack `archive` once below `state_dir`; returns the directory to serve."""
     if not archive.is_file():
         raise RuntimeFault(
-            f"SLUICE_OURAIRPORTS_ARCHIVE names {archive}, which is no file. Correct it, or set it to nothing to read "
+            f"SLUICE_OURAIRPORTS_ARCHIVE names {archive}, which is no file. Correct it, or set it to "
+            "nothing to read "
             "the public address."
         )
     found = archive.stat()

@@ -17,7 +17,8 @@ _ANSWERS_WITHIN_SECONDS = 60
 
 
 def ensure_shop(database_url: str, files: Path, note: Callable[[str], None]) -> None:
-    """Make the company that SLUICE_SHOP_SEED, _SCALE and _DAYS describe; what is done already is not done again."""
+    """Make the company that SLUICE_SHOP_SEED, _SCALE and _DAYS describe; what is done already is not done
+    again."""
     default = shop.Params()
     try:
         scale = float(os.environ.get("SLUICE_SHOP_SCALE") or default.scale)

@@ -48,7 +48,7 @@ def main() -> int:
     if not sys.argv[1:]:
         prefix = variables["SLUICE_SCHEMA_PREFIX"]
         print(
-            f"dbt builds into the schemas {prefix}_<layer>. Try: dbt build --select staging. Leave with: exit",
+            f"dbt builds into the schemas {prefix}_<layer>. Try: dbt build --select staging. Leave: exit",
             flush=True,
         )
     os.execvpe(command[0], command, variables)

@@ -13,7 +13,8 @@ _GRACE_SECONDS = 45.0
 
 
 def stop_everything(layout: Layout) -> list[str]:
-    """Stop the runner (which stops its own children), then what is left, then PostgreSQL; says what it did."""
+    """Stop the runner (which stops its own children), then what is left, then PostgreSQL; says what it
+    did."""
     done = []
     if pid := processes.running_pid(layout.run_file):
         psutil.Process(pid).terminate()

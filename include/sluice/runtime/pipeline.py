@@ -55,7 +55,8 @@ class Pipeline:
         self._deadline = time.monotonic() + number("SLUICE_PASS_TIMEOUT", 3600)
 
     def wait_for_dags(self, expected: set[str], since: datetime) -> list[str]:
-        """Wait until the dag-processor has read all of `expected` since `since`; returns the ids of all DAGs."""
+        """Wait until the dag-processor has read all of `expected` since `since`; returns the ids of all
+        DAGs."""
         deadline = time.monotonic() + _PARSED_WITHIN_SECONDS
         while True:
             self._check()
@@ -66,7 +67,8 @@ class Pipeline:
                 return sorted(parsed)
             if time.monotonic() > deadline:
                 raise RuntimeFault(
-                    f"Airflow shows no DAG {', '.join(sorted(missing))} after {_PARSED_WITHIN_SECONDS} seconds, and no "
+                    f"Airflow shows no DAG {', '.join(sorted(missing))} after {_PARSED_WITHIN_SECONDS} "
+                    "seconds, and no "
                     "import error either. See the log of the dag-processor, and the files in dags/."
                 )
             self._note(f"{len(expected) - len(missing)} of {len(expected)} DAGs read")
@@ -78,7 +80,8 @@ class Pipeline:
         for dag_id in dag_ids:
             if unknown := self._api.task_pools(dag_id) - known:
                 raise RuntimeFault(
-                    f"the DAG {dag_id} uses the pool {', '.join(sorted(unknown))}, which does not exist, so its tasks "
+                    f"the DAG {dag_id} uses the pool {', '.join(sorted(unknown))}, which does not exist, "
+                    "so its tasks "
                     "would never run. Add it to config/pools.json."
                 )
 
@@ -100,7 +103,8 @@ class Pipeline:
     def _wait_for_warehouse(self, since: datetime, ingested: datetime) -> None:
         """Wait for a warehouse run that began after the last ingest task ended, and so drains all of it.
 
-        Asset events usually start it. They can be lost, and there is none when nothing changed: then start it here.
+        Asset events usually start it. They can be lost, and there is none when nothing changed: then start it
+        here.
         """
         ask_at = time.monotonic() + _ASSET_EVENT_SECONDS
         while True:

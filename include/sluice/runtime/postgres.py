@@ -1,4 +1,5 @@
-"""An embedded PostgreSQL 18: its own data directory, its own port on 127.0.0.1, nothing installed on the machine."""
+"""An embedded PostgreSQL 18: its own data directory, its own port on 127.0.0.1, nothing installed on the
+machine."""
 
 import errno
 import json
@@ -22,7 +23,8 @@ from sluice.runtime.secretstore import SecretStore
 
 SUPERUSER = "postgres"
 
-# For a laptop or a CI machine of two cores. The rest stays PostgreSQL's default; statement_timeout is the tasks' matter.
+# For a laptop or a CI machine of two cores. The rest stays PostgreSQL's default; statement_timeout is the
+# tasks' matter.
 _SETTINGS = {
     "listen_addresses": ports.LOCAL,
     "unix_socket_directories": "",  # socket paths have a length limit that a deep clone exceeds
@@ -47,8 +49,8 @@ _NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}  # survives a killed 
 class EmbeddedPostgres:
     """One PostgreSQL cluster, started and stopped by us and reused while it runs.
 
-    `data_dir` is where it should live; as root, and where the server's account cannot go there, it lives in /var/tmp
-    instead and `<state_dir>/postgres.json` says where. Secrets are in `<state_dir>/secrets.json`.
+    `data_dir` is where it should live; as root, and where the server's account cannot go there, it lives in
+    /var/tmp instead and `<state_dir>/postgres.json` says where. Secrets are in `<state_dir>/secrets.json`.
     """
 
     def __init__(
@@ -63,7 +65,8 @@ class EmbeddedPostgres:
         self._data_dir: Path | None = None
         self._programs: Path | None = None
 
-    # -- where ------------------------------------------------------------------------------------------------------
+    # -- where
+    # ------------------------------------------------------------------------------------------------------
 
     @property
     def account(self) -> Account:
@@ -110,7 +113,8 @@ class EmbeddedPostgres:
             self._programs = reachable_programs(self.account, self.wanted_dir)
         return self._programs
 
-    # -- start and stop ---------------------------------------------------------------------------------------------
+    # -- start and stop
+    # ---------------------------------------------------------------------------------------------
 
     def start(self) -> "EmbeddedPostgres":
         """Run it, or go on with the one that runs already. Raises RuntimeFault with one clear sentence."""
@@ -155,14 +159,16 @@ class EmbeddedPostgres:
             shutil.rmtree(outside_place(self.wanted_dir), ignore_errors=True)
 
     def running_port(self) -> int | None:
-        """The port our own server listens on; None when it does not run. Another's server is never taken for ours."""
+        """The port our own server listens on; None when it does not run. Another's server is never taken for
+        ours."""
         if self._server() is None:
             return None
         lines = self._pid_file_lines()
         return int(lines[3]) if len(lines) > 3 and lines[3].isdigit() else None
 
     def _answers(self, seconds: float = 120) -> bool:
-        """Whether the running server lets us in; one that is still recovering is waited for, one that dies is not."""
+        """Whether the running server lets us in; one that is still recovering is waited for, one that dies is
+        not."""
         deadline = time.monotonic() + seconds
         while self._server() and time.monotonic() < deadline:
             try:
@@ -190,7 +196,8 @@ class EmbeddedPostgres:
             return []
 
     def _forget_recycled_pid(self) -> None:
-        """After a crash `postmaster.pid` may name a pid that some other program has by now; the server would give up."""
+        """After a crash `postmaster.pid` may name a pid that some other program has by now; the server would
+        give up."""
         lines = self._pid_file_lines()
         try:
             if lines and "postgres" not in psutil.Process(int(lines[0])).name():
@@ -199,7 +206,8 @@ class EmbeddedPostgres:
             return
 
     def _launch(self) -> None:
-        """Start the server, with patience: a killed one lingers for some moments, and its sessions hold its memory."""
+        """Start the server, with patience: a killed one lingers for some moments, and its sessions hold its
+        memory."""
         for _ in range(20):
             start = self.log_path.stat().st_size if self.log_path.exists() else 0
             done = self._pg_ctl("start", "--wait", "--timeout=300", f"--log={self.log_path}")
@@ -227,7 +235,8 @@ class EmbeddedPostgres:
         return self._run("pg_ctl", "--pgdata", str(self.data_dir), *arguments)
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess:
-        # Nothing of our environment: the server must not inherit secrets, nor a locale that changes its messages.
+        # Nothing of our environment: the server must not inherit secrets, nor a locale that changes its
+        # messages.
         return subprocess.run(
             [str(self.programs / program), *arguments],
             cwd=self.data_dir if self.data_dir.exists() else "/",
@@ -242,7 +251,8 @@ class EmbeddedPostgres:
             **self.account.identity(),
         )
 
-    # -- a new cluster ----------------------------------------------------------------------------------------------
+    # -- a new cluster
+    # ----------------------------------------------------------------------------------------------
 
     def _initialise(self) -> None:
         shutil.rmtree(
@@ -297,7 +307,8 @@ class EmbeddedPostgres:
             "SLUICE_STATE_DIR to a directory on another disk."
         )
 
-    # -- databases and roles ----------------------------------------------------------------------------------------
+    # -- databases and roles
+    # ----------------------------------------------------------------------------------------
 
     def url(self, database: str, role: str = SUPERUSER) -> str:
         """A libpq URL with its password: for a connection, never for a message."""

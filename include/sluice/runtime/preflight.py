@@ -11,7 +11,8 @@ _OLDEST = (3, 11)
 
 
 def check_python() -> None:
-    """Airflow, dbt and this package agree on 3.11 and later. (The Makefile asks before it makes the .venv.)"""
+    """Airflow, dbt and this package agree on 3.11 and later. (The Makefile asks before it makes the
+    .venv.)"""
     if sys.version_info < _OLDEST:
         found = ".".join(map(str, sys.version_info[:3]))
         raise RuntimeFault(
@@ -26,8 +27,10 @@ def check_disk(directory: Path) -> None:
     free = shutil.disk_usage(existing).free // 2**20
     if free < needed:
         raise RuntimeFault(
-            f"only {free:,} MB are free on the disk that holds {directory}, and {needed:,} MB are wanted; nothing was "
-            "started. Free some space, set SLUICE_STATE_DIR to a directory on another disk, or lower SLUICE_MIN_FREE_MB."
+            f"only {free:,} MB are free on the disk that holds {directory}, and {needed:,} MB are wanted; "
+            "nothing was "
+            "started. Free some space, set SLUICE_STATE_DIR to a directory on another disk, or lower "
+            "SLUICE_MIN_FREE_MB."
         )
 
 

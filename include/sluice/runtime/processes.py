@@ -1,16 +1,16 @@
-"""Child processes that are never forgotten: each in its own group, recorded in `run.json`, found again by a mark.
+"""Child processes that are never forgotten: each leads a session of its own, which is recorded in `run.json`.
 
-Airflow puts every task in a process group of its own, so killing the groups that we made is not enough. All
-descendants inherit the variable SLUICE_STACK; whoever carries this run's value belongs to this run.
+Airflow puts every task in a process group of its own and overwrites its components' environment with their
+titles, so neither groups nor variables find all of them again. The session stays the same for all
+descendants.
 """
 
 import json
 import os
-import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,6 @@ import psutil
 from sluice.runtime.faults import RuntimeFault, last_lines
 from sluice.runtime.secretstore import write_private
 
-_MARK = "SLUICE_STACK"
 _GRACE_SECONDS = 12.0
 
 
@@ -34,7 +33,8 @@ class Child:
     def fault(self) -> RuntimeFault:
         """What to say when it is gone although nobody stopped it."""
         return RuntimeFault(
-            f"{self.name} stopped by itself (exit code {self.process.returncode}). The end of its log, {self.log}:\n"
+            f"{self.name} stopped by itself (exit code {self.process.returncode}). The end of its log, "
+            f"{self.log}:\n"
             f"{last_lines(self.log)}"
         )
 
@@ -45,11 +45,11 @@ class Supervisor:
     def __init__(self, run_file: Path, logs: Path) -> None:
         self.run_file = run_file
         self.logs = logs
-        self.mark = secrets.token_hex(16)
         self.children: list[Child] = []
 
     def claim(self) -> None:
-        """Make this the one stack of the state directory; refuse while another lives, tidy up after one that died."""
+        """Make this the one stack of the state directory; refuse while another lives, tidy up after one that
+        died."""
         if pid := running_pid(self.run_file):
             raise RuntimeFault(
                 f"a `make run` of this directory is already up (process {pid}). Stop it with: make down"
@@ -64,7 +64,7 @@ class Supervisor:
         with log.open("ab") as output:
             process = subprocess.Popen(
                 command,
-                env={**env, _MARK: self.mark},
+                env=env,
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -73,6 +73,7 @@ class Supervisor:
             )
         child = Child(name, process, log)
         self.children.append(child)
+        self._record()
         return child
 
     def check(self) -> None:
@@ -82,7 +83,8 @@ class Supervisor:
                 raise child.fault()
 
     def stop(self) -> None:
-        """Ask all to end, wait, then make the rest end: components first, so that nothing is started meanwhile."""
+        """Ask all to end, wait, then make the rest end: components first, so that nothing is started
+        meanwhile."""
         for child in self.children:
             _signal(child.process.pid, signal.SIGTERM)
         deadline = time.monotonic() + _GRACE_SECONDS
@@ -91,15 +93,17 @@ class Supervisor:
                 child.process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 continue
-        end_marked(self.mark)
+        _end_sessions({child.process.pid for child in self.children})
         for child in self.children:
             child.process.wait(5)
         self.children.clear()
         self.run_file.unlink(missing_ok=True)
 
     def _record(self) -> None:
-        created = psutil.Process().create_time()
-        write_private(self.run_file, {"pid": os.getpid(), "created": created, "mark": self.mark})
+        sessions = {str(child.process.pid): _created(child.process.pid) for child in self.children}
+        write_private(
+            self.run_file, {"pid": os.getpid(), "created": _created(os.getpid()), "sessions": sessions}
+        )
 
 
 def running_pid(run_file: Path) -> int | None:
@@ -115,31 +119,49 @@ def running_pid(run_file: Path) -> int | None:
 
 def end_recorded(run_file: Path) -> int:
     """End what a `make run` left behind; returns how many processes there were."""
-    mark = _read(run_file).get("mark")
-    ended = end_marked(mark) if mark else 0
+    recorded = _read(run_file).get("sessions", {})
+    ended = _end_sessions(
+        {int(pid) for pid, created in recorded.items() if not _is_another(int(pid), created)}
+    )
     run_file.unlink(missing_ok=True)
     return ended
 
 
-def end_marked(mark: str) -> int:
-    """End every process that carries `mark`, politely, then not; returns how many there were."""
-    found = list(_marked(mark))
+def _is_another(pid: int, created: float) -> bool:
+    """Whether `pid` was given to another program. A pid is not given away while its session has members."""
+    now = _created(pid)
+    return now is not None and abs(now - created) >= 1
+
+
+def _created(pid: int) -> float | None:
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return None
+
+
+def _end_sessions(sessions: set[int]) -> int:
+    """End every process of `sessions`, politely, then not; returns how many there were."""
+    found = _members(sessions)
     _terminate(found, psutil.Process.terminate, seconds=5)
-    rest = list(_marked(mark))
-    _terminate(rest, psutil.Process.kill, seconds=5)
+    _terminate(_members(sessions), psutil.Process.kill, seconds=5)
     return len(found)
 
 
-def _marked(mark: str) -> Iterable[psutil.Process]:
+def _members(sessions: set[int]) -> list[psutil.Process]:
+    found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(_MARK) == mark:
-                yield process
-        except psutil.Error:
+            if os.getsid(process.pid) in sessions and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
             continue
+    return found
 
 
-def _terminate(processes: list[psutil.Process], act, seconds: float) -> None:
+def _terminate(
+    processes: list[psutil.Process], act: Callable[[psutil.Process], None], seconds: float
+) -> None:
     for process in processes:
         try:
             act(process)

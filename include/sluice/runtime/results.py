@@ -59,8 +59,8 @@ def _tables(connection: psycopg.Connection, since: datetime, declared: list[tupl
     sums = ", ".join(f"sum(rows_{name})::bigint as {name}" for name in COUNTS)
     found = connection.execute(
         f"""
-        select source, table_name, count(*) as batches, string_agg(distinct state, ', ' order by state) as states, {sums}
-        from ops.batch where started_at >= %s group by source, table_name
+        select source, table_name, count(*) as batches, string_agg(distinct state, ', ' order by state) as
+        states, {sums} from ops.batch where started_at >= %s group by source, table_name
         """,
         [since],
     ).fetchall()
@@ -109,8 +109,8 @@ def _marts(connection: psycopg.Connection, since: datetime) -> list[Row]:
     names = connection.execute(
         """
         select relname as name from pg_class
-        where relnamespace = to_regnamespace('marts') and relkind in ('r', 'p', 'v', 'm') and not relispartition
-        order by relname
+        where relnamespace = to_regnamespace('marts') and relkind in ('r', 'p', 'v', 'm') and not
+        relispartition order by relname
         """
     ).fetchall()
     written = {row["model"]: row for row in _written(connection, since)}

@@ -47,6 +47,12 @@ class Session:
         self.not_run: dict[str, str] = {}
         self.begun = datetime.now(UTC)
 
+    def claim(self) -> None:
+        """Make the state directory this session's own; until then there is nothing of ours to stop."""
+        preflight.check_python()
+        preflight.check_writable(self.layout.state)
+        self.supervisor.claim()
+
     def start(self) -> AirflowStack:
         """Everything that must run before the first DAG can."""
         with self.progress.stage("check this machine"):
@@ -71,10 +77,7 @@ class Session:
         return stack
 
     def _preflight(self) -> None:
-        preflight.check_python()
-        preflight.check_writable(self.layout.state)
         preflight.check_disk(self.layout.state)
-        self.supervisor.claim()
         for port, what, variable in (
             (self.layout.web_port, "Airflow's web UI", "SLUICE_WEB_PORT"),
             (self.layout.shop_port, "the demo shop's API", "SLUICE_SHOP_PORT"),
@@ -84,7 +87,8 @@ class Session:
                 raise ports.busy(port, what, variable)
 
     def _serve_deliveries(self) -> str:
-        """The base URL of ourairports: a local server over the archive, if one is named, else the public address."""
+        """The base URL of ourairports: a local server over the archive, if one is named, else the public
+        address."""
         archive = os.environ.get("SLUICE_OURAIRPORTS_ARCHIVE", "")
         if archive:
             with self.progress.stage("deliveries of ourairports"):
@@ -95,7 +99,8 @@ class Session:
             return f"http://127.0.0.1:{self.layout.deliveries_port}/ourairports/{{date}}/"
         if "AIRFLOW_CONN_OURAIRPORTS" not in os.environ and not surroundings.public_address_answers():
             self.not_run[_OURAIRPORTS] = (
-                f"{surroundings.PUBLIC_OURAIRPORTS} does not answer from here, and SLUICE_OURAIRPORTS_ARCHIVE names no "
+                f"{surroundings.PUBLIC_OURAIRPORTS} does not answer from here, and "
+                "SLUICE_OURAIRPORTS_ARCHIVE names no "
                 "archive of deliveries. It stays paused; nothing of ourairports was read."
             )
         return surroundings.PUBLIC_OURAIRPORTS
@@ -103,7 +108,8 @@ class Session:
     def _start_shop(self, shop_url: str, environment: dict[str, str]) -> None:
         if not shop_url:
             self.not_run[f"{INGEST}shop"] = (
-                "there is no database for the demo shop: set SLUICE_SHOP_DATABASE_URL, or leave one of the databases to the "
+                "there is no database for the demo shop: set SLUICE_SHOP_DATABASE_URL, or leave one of "
+                "the databases to the "
                 "embedded PostgreSQL."
             )
             return
@@ -192,6 +198,7 @@ def parse_dbt_project(layout: Layout, environment: dict[str, str]) -> None:
 def run(once: bool, progress: Progress) -> int:
     """Start, pass, stay, stop; returns the exit code."""
     session = Session(Layout.from_environment(), progress)
+    session.claim()
     code = 130
     try:
         stack = session.start()
@@ -217,7 +224,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def told(action: Callable[[], int], progress: Progress) -> int:
-    """Run `action`; say faults as sentences on standard error instead of showing where in the code they arose."""
+    """Run `action`; say faults as sentences on standard error instead of showing where in the code they
+    arose."""
     try:
         return action()
     except SluiceError as fault:

@@ -66,7 +66,8 @@ def shop_api_key(layout: Layout) -> str:
 
 
 def write_environment(layout: Layout, around: Surroundings, ourairports_url: str) -> dict[str, str]:
-    """The variables of this run, written to env.json and returned. A connection that the user set stays as set."""
+    """The variables of this run, written to env.json and returned. A connection that the user set stays as
+    set."""
     variables = {
         "AIRFLOW_CONN_WAREHOUSE": around.warehouse_url,
         **dbt_environment(layout.dbt_project, around.warehouse_url),
