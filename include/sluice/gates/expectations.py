@@ -1,0 +1,254 @@
+"""Great Expectations suites of a layer, from `include/expectations/<layer>.yml`. How to write one is at the top of those files.
+
+Importing Great Expectations takes 5 to 9 s, so it is imported where it is used, and in the parents of task processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from ruamel.yaml import YAML
+
+from sluice import settings
+from sluice.gates.pending import Model
+from sluice.gates.results import Check
+
+_SAMPLES = 5
+
+
+class ExpectationsFault(ValueError):
+    """A file of expectations that cannot be used. Names the file and what is wrong in it."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One sentence about a table, in Great Expectations' own words."""
+
+    type: str
+    severity: str
+    arguments: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The check's name in `ops.gate_result`: the expectation, and the column if it speaks of one."""
+        column = self.arguments.get("column") or ",".join(self.arguments.get("column_list", ()))
+        return self.type + (f"({column})" if column else "")
+
+    @property
+    def bound(self) -> str:
+        """What is expected, as text."""
+        told = {k: v for k, v in self.arguments.items() if k not in ("column", "column_list")}
+        text = json.dumps(told, sort_keys=True, default=str) if told else "every row"
+        return text if len(text) <= 200 else f"{text[:180]}… {hashlib.md5(text.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """All expectations of one table. `key` names the columns that a sample of failing rows may show."""
+
+    table: str
+    key: tuple[str, ...]
+    expectations: tuple[Expectation, ...]
+
+
+def expectations_dir() -> Path:
+    """Where the suites are: `SLUICE_EXPECTATIONS_DIR`, or `include/expectations`."""
+    return Path(
+        settings.variable("SLUICE_EXPECTATIONS_DIR") or settings.home() / "include" / "expectations"
+    ).absolute()
+
+
+def read_suites(path: Path) -> list[Suite]:
+    """Read the suites of one layer. A layer without a file has none."""
+    if not path.is_file():
+        return []
+    tree = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
+    suites = []
+    for table, body in (tree.get("tables") or {}).items():
+        found = []
+        for number, item in enumerate(body.get("expect") or [], start=1):
+            arguments = dict(item)
+            kind, severity = arguments.pop("type", None), arguments.pop("severity", None)
+            if not kind or severity not in ("block", "warn"):
+                raise ExpectationsFault(
+                    f"{path}: tables.{table}.expect[{number}]: needs a type, and a severity of block or warn"
+                )
+            found.append(Expectation(kind, severity, arguments))
+        if not found:
+            raise ExpectationsFault(
+                f"{path}: tables.{table}.expect: is empty; a table without a check is no gate"
+            )
+        suites.append(Suite(table, tuple(body.get("key") or ()), tuple(found)))
+    return suites
+
+
+def check_expectations(
+    connection: psycopg.Connection, layer: str, run_id: str, path: Path, built: Sequence[Model]
+) -> list[Check]:
+    """Run the suites of a layer, and say for every expectation what came of it.
+
+    A table that this run built and left unchanged is not scanned again when every one of its expectations passed before:
+    cost follows change.
+    """
+    try:
+        suites = read_suites(path)
+    except ExpectationsFault as fault:
+        return [Check("expectations_are_readable", layer, "error", message=str(fault))]
+    checks: list[Check] = []
+    due: list[Suite] = []
+    for suite in suites:
+        kept = _kept(connection, layer, run_id, suite)
+        if kept is None:
+            due.append(suite)
+        else:
+            checks += kept
+    return checks + _run(connection, due)
+
+
+def _kept(connection: psycopg.Connection, layer: str, run_id: str, suite: Suite) -> list[Check] | None:
+    """The earlier results of a table that this run did not change, or None if it must be scanned."""
+    states = connection.execute(
+        "select state from ops.model_run where run_id = %s and relation = %s", (run_id, suite.table)
+    ).fetchall()
+    if not states or any(state != "unchanged" for (state,) in states):
+        return None
+    # The suite must have run after the table last changed: that run may have died before its gate.
+    passed = {
+        (name, bound): (seen, first)
+        for name, bound, seen, first in connection.execute(
+            "select distinct on (check_name, bound) check_name, bound, observed, run_id from ops.gate_result"
+            " where gate = %s and object = %s and verdict = 'pass' and checked_at > coalesce("
+            "(select max(committed_at) from ops.model_run where relation = %s and state = 'success'), '-infinity')"
+            " order by check_name, bound, gate_result_id desc",
+            (layer, suite.table, suite.table),
+        )
+    }
+    if any((e.name, e.bound) not in passed for e in suite.expectations):
+        return None
+    return [
+        Check(
+            e.name,
+            suite.table,
+            "pass",
+            severity=e.severity,  # type: ignore[arg-type]
+            observed=passed[e.name, e.bound][0],
+            bound=e.bound,
+            failing_rows=0,
+            message="the table is unchanged since this passed",
+        )
+        for e in suite.expectations
+    ]
+
+
+def _run(connection: psycopg.Connection, suites: Sequence[Suite]) -> list[Check]:
+    if not suites:
+        return []
+    context = _context()
+    source = context.data_sources.add_postgres(
+        "warehouse", connection_string=_sqlalchemy_url(settings.warehouse_url())
+    )
+    checks: list[Check] = []
+    try:
+        for suite in suites:
+            checks += _run_suite(connection, source, suite)
+    finally:
+        source.get_engine().dispose()
+    return checks
+
+
+def _run_suite(connection: psycopg.Connection, source: Any, suite: Suite) -> list[Check]:
+    schema, _, table = suite.table.partition(".")
+    exists = connection.execute("select to_regclass(%s) is not null", (suite.table,)).fetchone()
+    if not exists or not exists[0]:
+        return [
+            Check(
+                e.name, suite.table, "missing", e.severity, bound=e.bound, message="the table does not exist"
+            )  # type: ignore[arg-type]
+            for e in suite.expectations
+        ]
+    asset = source.add_table_asset(suite.table, table_name=table, schema_name=schema)
+    batch = asset.add_batch_definition_whole_table("all").get_batch()
+    return [_run_one(batch, suite, expectation) for expectation in suite.expectations]
+
+
+def _run_one(batch: Any, suite: Suite, expectation: Expectation) -> Check:
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+    check = Check(
+        expectation.name,
+        suite.table,
+        "error",
+        severity=expectation.severity,  # type: ignore[arg-type]
+        bound=expectation.bound,
+    )
+    try:
+        wanted = ExpectationConfiguration(
+            type=expectation.type, kwargs=dict(expectation.arguments)
+        ).to_domain_obj()
+        # Keys alone may be shown: the values of other columns may speak of a person.
+        result = batch.validate(
+            wanted,
+            result_format={
+                "result_format": "SUMMARY",
+                "partial_unexpected_count": _SAMPLES,
+                "unexpected_index_column_names": list(suite.key),
+            }
+            if suite.key
+            else "BASIC",
+        )
+    except Exception as error:  # whatever it is: a check that could not be made has not passed
+        return replace(check, message=_brief(error))
+    raised = (result.exception_info or {}).get("exception_message") or _nested_exception(
+        result.exception_info
+    )
+    if raised:
+        return replace(check, message=_brief(raised))
+    told = result.result or {}
+    failing = told.get("unexpected_count")
+    observed = told.get("observed_value")
+    if observed is None and failing is not None:
+        observed = f"{failing} of {told.get('element_count')} rows"
+    samples = [
+        [row.get(column) for column in suite.key] for row in told.get("partial_unexpected_index_list") or []
+    ]
+    return replace(
+        check,
+        outcome="pass" if result.success else "fail",
+        observed=None if observed is None else str(observed),
+        failing_rows=failing,
+        sample_keys=json.loads(json.dumps(samples[:_SAMPLES], default=str)) or None,
+    )
+
+
+def _nested_exception(info: Mapping[str, Any] | None) -> str | None:
+    """Great Expectations keeps one entry per metric when a metric raised."""
+    for value in (info or {}).values():
+        if isinstance(value, Mapping) and value.get("raised_exception"):
+            return str(value.get("exception_message"))
+    return None
+
+
+def _brief(error: object) -> str:
+    """The first line of an error, without the parameters of its statement, which are values of rows."""
+    return str(error).strip().split("\n", 1)[0].split("[parameters:", 1)[0][:300]
+
+
+def _context() -> Any:
+    import logging
+
+    import great_expectations as gx
+
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    return context
+
+
+def _sqlalchemy_url(url: str) -> str:
+    return "postgresql+psycopg://" + url.split("://", 1)[1]

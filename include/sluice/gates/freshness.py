@@ -1,0 +1,53 @@
+"""How old is what we have? Judged from `ops`, which is readable when the scheduler is dead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+import psycopg
+
+from sluice import warehouse
+from sluice.declarations import Source
+from sluice.gates.results import Check, Verdict, record
+
+_LAST = """
+select
+    max(coalesce(published_at, audited_at, started_at)) as last_at,
+    extract(epoch from clock_timestamp() - max(coalesce(published_at, audited_at, started_at)))::bigint as age
+from ops.batch
+where source = %s and table_name = %s and state in ('published', 'superseded', 'unchanged')
+"""
+
+
+def judge_freshness(sources: Iterable[Source], run_id: str) -> Verdict:
+    """Compare the age of each table's last publish with its declared `freshness`, and record the results.
+
+    A batch that was read and held nothing new counts: the table is known to be current.
+    """
+    checks = []
+    with warehouse.connect() as connection:
+        for source in sources:
+            for table in source.tables.values():
+                if table.freshness is not None:
+                    checks.append(_check(connection, source, table.name, table.freshness))
+        record(connection, run_id, "freshness", checks)
+    return Verdict("freshness", checks)
+
+
+def _check(connection: psycopg.Connection, source: Source, table: str, allowed: timedelta) -> Check:
+    last, seconds = connection.execute(_LAST, (source.source, table)).fetchone() or (None, None)
+    name = f"staging.{source.source}__{table}"
+    if last is None:
+        return Check(
+            "is_fresh", name, "missing", bound=str(allowed), message=f"never published; ask {source.owner}"
+        )
+    age = timedelta(seconds=seconds)
+    return Check(
+        "is_fresh",
+        name,
+        "pass" if age <= allowed else "fail",
+        observed=str(age),
+        bound=str(allowed),
+        message=None if age <= allowed else f"last publish {last:%Y-%m-%d %H:%M} UTC; ask {source.owner}",
+    )

@@ -1,0 +1,189 @@
+"""The gate after a layer: everything that should have been built was built in this run, and is as it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import psycopg
+
+from sluice import warehouse
+from sluice.gates.expectations import check_expectations, expectations_dir
+from sluice.gates.pending import Model
+from sluice.gates.results import Check, Verdict, record
+
+COMPLETE = "layer_is_complete"  # one row per gate and run that sums it up; `pending` reads the latest
+
+
+def judge_layer(
+    layer: str,
+    run_id: str,
+    expected: Sequence[Model],
+    *,
+    tables: Iterable[tuple[str, str]] = (),
+    fingerprint: str = "",
+    expectations: Path | None = None,
+) -> Verdict:
+    """Judge `layer` after the run `run_id` built the models `expected`, and record every check.
+
+    `tables` are the declared (source, table) whose change logs feed this layer. `fingerprint` names the code that was
+    run; it is kept with the verdict. `expectations` is the file of the layer's Great Expectations suites.
+    """
+    with warehouse.connect() as connection:
+        checks = [
+            *_every_model_has_a_result(connection, run_id, expected),
+            *_books_are_in_order(connection, tables),
+        ]
+        checks += check_expectations(
+            connection, layer, run_id, expectations or expectations_dir() / f"{layer}.yml", expected
+        )
+        if not expected:
+            checks.append(
+                Check("layer_has_models", layer, "missing", message="no model was selected for this layer")
+            )
+        verdict = Verdict(layer, checks)
+        summary = Check(
+            COMPLETE,
+            layer,
+            "pass" if verdict.passed else "fail",
+            observed=f"{sum(not check.blocks for check in checks)} of {len(checks)} checks let the run go on",
+            bound=fingerprint,
+        )
+        record(connection, run_id, layer, [*checks, summary])
+    return verdict
+
+
+def _every_model_has_a_result(
+    connection: psycopg.Connection, run_id: str, expected: Sequence[Model]
+) -> list[Check]:
+    """A model writes its row in the transaction that builds it; a view writes none and must exist."""
+    rows = connection.execute(
+        "select distinct on (relation) relation, state, rows_inserted, rows_deleted from ops.model_run"
+        " where run_id = %s and relation = any(%s) order by relation, model_run_id desc",
+        (run_id, [model.relation for model in expected]),
+    ).fetchall()
+    built = {row[0]: row[1:] for row in rows}
+    existing = {
+        row[0]
+        for row in connection.execute(
+            "select name from unnest(%s::text[]) as name where to_regclass(name) is not null",
+            ([model.relation for model in expected],),
+        )
+    }
+    checks = []
+    for model in expected:
+        if model.relation not in existing:
+            checks.append(
+                Check("model_has_a_result", model.relation, "missing", message="the relation does not exist")
+            )
+        elif model.relation in built:
+            state, inserted, deleted = built[model.relation]
+            checks.append(
+                Check(
+                    "model_has_a_result", model.relation, "pass", observed=f"{state}, +{inserted} -{deleted}"
+                )
+            )
+        elif model.is_view:
+            checks.append(Check("model_has_a_result", model.relation, "pass", observed="the view exists"))
+        else:
+            checks.append(
+                Check(
+                    "model_has_a_result",
+                    model.relation,
+                    "missing",
+                    message="this run wrote no result for it: its task was skipped, or failed before it committed",
+                )
+            )
+    return checks
+
+
+_BOOKS = """
+with declared as (
+    select * from unnest(%s::text[], %s::text[]) as declared (source, table_name)
+),
+settled as (
+    select
+        declared.source,
+        declared.table_name,
+        count(batch.batch_id) filter (where batch.state in ('published', 'superseded')) as published,
+        count(batch.batch_id) filter (
+            where batch.state in ('published', 'superseded')
+                and batch.rows_read <> batch.rows_applied + batch.rows_unchanged + batch.rows_duplicate
+                + batch.rows_quarantined + batch.rows_late
+        ) as unbalanced,
+        count(batch.batch_id) filter (
+            where batch.state in ('landed', 'audited') and batch.landed_at < clock_timestamp() - interval '1 day'
+        ) as stranded
+    from declared
+    left join ops.batch as batch using (source, table_name)
+    group by 1, 2
+),
+audits as (
+    -- What was published must have passed: a published batch with a blocking check that did not is a hole in the gate.
+    select batch.source, batch.table_name, count(*) as failed
+    from ops.gate_result as result
+    inner join ops.batch as batch using (batch_id)
+    inner join declared on declared.source = batch.source and declared.table_name = batch.table_name
+    where result.severity = 'block'
+        and result.verdict <> 'pass'
+        and batch.state = 'published'
+        and batch.approved_by is null
+        and not exists (
+            select
+            from ops.gate_result as later
+            where later.batch_id = result.batch_id
+                and later.check_name = result.check_name
+                and later.gate_result_id > result.gate_result_id
+                and later.verdict = 'pass'
+        )
+    group by 1, 2
+)
+select source, table_name, published, unbalanced, stranded, coalesce(failed, 0)
+from settled
+left join audits using (source, table_name)
+order by source, table_name
+"""
+
+
+def _books_are_in_order(connection: psycopg.Connection, tables: Iterable[tuple[str, str]]) -> list[Check]:
+    wanted = sorted(tables)
+    if not wanted:
+        return []
+    rows = connection.execute(_BOOKS, ([s for s, _ in wanted], [t for _, t in wanted])).fetchall()
+    checks = []
+    for source, table, published, unbalanced, stranded, failed in rows:
+        name = f"staging.{source}__{table}"
+        checks.append(
+            Check(
+                "books_balance", name, "fail" if unbalanced else "pass", observed=str(unbalanced), bound="0"
+            )
+        )
+        checks.append(
+            Check(
+                "published_batches_passed",
+                name,
+                "fail" if failed else "pass",
+                observed=str(failed),
+                bound="0",
+            )
+        )
+        checks.append(
+            Check(
+                "no_batch_is_stranded",
+                name,
+                "fail" if stranded else "pass",
+                severity="warn",
+                observed=str(stranded),
+                bound="0",
+                message="landed more than a day ago and never published; run its ingest DAG"
+                if stranded
+                else None,
+            )
+        )
+        if not published:
+            checks.append(
+                Check(
+                    "has_been_read", name, "missing", severity="warn", message="no batch was ever published"
+                )
+            )
+    return checks

@@ -1,0 +1,114 @@
+"""Is there anything for the warehouse to do? Decided from sequence numbers in `ops`, never from a clock or an event."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+
+from sluice import warehouse
+from sluice.gates.results import Check, record
+
+_CODE = "code:"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A dbt node as the gates know it."""
+
+    name: str
+    relation: str  # schema.table
+    layer: str
+    is_view: bool = False
+    log: tuple[str, str] | None = None  # the declared (source, table) whose change log a staging view shows
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Why the warehouse must run; empty reasons mean that it need not."""
+
+    reasons: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.reasons)
+
+
+def pending(run_id: str, models: Sequence[Model], fingerprint: str) -> Pending:
+    """Find what the models have not read yet, and record the answer for `run_id`.
+
+    Pending is: a model that was never built, an input with something newer than the model's watermark, other code than
+    the last complete run's, or a layer whose latest gate did not pass.
+    """
+    with warehouse.connect() as connection:
+        reasons = (
+            *_unread(connection, models),
+            *_gates_not_passed(connection, {model.layer for model in models}, fingerprint),
+        )
+        text = "; ".join(reasons[:5]) + (f"; and {len(reasons) - 5} more" if len(reasons) > 5 else "")
+        check = Check(
+            "anything_pending",
+            "warehouse",
+            "pass",
+            severity="warn",
+            observed=str(len(reasons)),
+            message=text or f"nothing new: all {len(models)} models have read everything that is published",
+        )
+        record(connection, run_id, "pending", [check])
+    return Pending(reasons)
+
+
+def _unread(connection: psycopg.Connection, models: Sequence[Model]) -> list[str]:
+    logs = {
+        (source, table): seq
+        for source, table, seq in connection.execute(
+            "select source, table_name, max(greatest(published_seq, superseded_seq)) from ops.batch"
+            " where published_seq is not null and rows_applied + rows_deleted > 0 group by 1, 2"
+        )
+    }
+    changes = dict(connection.execute("select relation, max(seq) from ops.change group by 1").fetchall())
+    marks: dict[str, dict[str, int]] = {}
+    for relation, name, seq in connection.execute("select relation, input, seq from ops.model_watermark"):
+        marks.setdefault(relation, {})[name] = seq
+    by_name = {model.name: model for model in models}
+    reasons = []
+    for model in models:
+        if model.is_view:
+            continue
+        if model.relation not in marks:
+            reasons.append(f"{model.name} was never built")
+            continue
+        for name, mark in marks[model.relation].items():
+            if name.startswith(_CODE):
+                continue
+            given = by_name.get(name)
+            if given is None:
+                reasons.append(f"{model.name} has read {name}, which is no model any more")
+                continue
+            newest = logs.get(given.log, 0) if given.log else changes.get(given.relation, 0)
+            if newest > mark:
+                reasons.append(f"{model.name} has not read the latest of {name}")
+    return reasons
+
+
+def _gates_not_passed(connection: psycopg.Connection, layers: set[str], fingerprint: str) -> list[str]:
+    from sluice.gates.layers import COMPLETE
+
+    latest = {
+        gate: (verdict, bound)
+        for gate, verdict, bound in connection.execute(
+            "select distinct on (gate) gate, verdict, bound from ops.gate_result"
+            " where gate = any(%s) and check_name = %s order by gate, gate_result_id desc",
+            (sorted(layers), COMPLETE),
+        )
+    }
+    reasons = []
+    for layer in sorted(layers):
+        verdict, ran = latest.get(layer, (None, None))
+        if verdict is None:
+            reasons.append(f"the gate of {layer} never ran")
+        elif verdict != "pass":
+            reasons.append(f"the gate of {layer} did not pass last time")
+        elif ran != fingerprint:
+            reasons.append(f"the models changed since the gate of {layer} passed")
+    return reasons

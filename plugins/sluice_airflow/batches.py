@@ -1,0 +1,99 @@
+"""land → audit → publish: one task each, so that a person sees where a batch stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.sdk import XComArg
+from airflow.sdk.exceptions import AirflowSkipException
+
+from sluice.declarations import Source, Table
+from sluice_airflow.steps import EngineOperator, ids, run_context
+
+
+class LandOperator(EngineOperator):
+    """Read every pending unit of a table into the landing area. Returns the batch ids."""
+
+    def __init__(self, *, source: Source, table: Table, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.source, self.table = source, table
+
+    def step(self, context: Any) -> list[int]:
+        """Land."""
+        from sluice.loading import land
+
+        found = ids(land(self.source, self.table, run_context(context)))
+        self.log.info(
+            "%s: %s", self.table.log_name, f"landed batches {found}" if found else "nothing is pending"
+        )
+        return found
+
+
+class _BatchOperator(EngineOperator):
+    template_fields: Sequence[str] = ("batch_ids",)
+
+    def __init__(self, *, batch_ids: list[int] | XComArg, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.batch_ids = batch_ids
+
+
+class AuditOperator(_BatchOperator):
+    """Judge landed batches. A refusal is recorded, fails the task once, and publishes nothing."""
+
+    def step(self, context: Any) -> list[int]:
+        """Audit."""
+        from sluice.loading import audit
+
+        for judged in audit(ids(self.batch_ids)):
+            self.log.info("%s", judged)
+        return ids(self.batch_ids)
+
+
+class PublishOperator(_BatchOperator):
+    """Move audited batches into the change log, each in one transaction."""
+
+    def step(self, context: Any) -> list[int]:
+        """Publish."""
+        from sluice.loading import publish
+
+        for done in publish(ids(self.batch_ids)):
+            self.log.info("%s", done)
+        return ids(self.batch_ids)
+
+
+_APPLIED = """
+select table_name, sum(rows_applied), sum(rows_deleted)
+from ops.batch
+where source = %s and run_id = %s and state in ('published', 'superseded') and rows_applied + rows_deleted > 0
+group by 1
+order by 1
+"""
+
+
+class AnnounceOperator(EngineOperator):
+    """Tell the warehouse that a source has something new, or end as skipped when it has not.
+
+    One asset per source, not one per table: five tables that publish within seconds of each other start one warehouse
+    run, not two. Airflow writes no event for a skipped task, so a run that applied nothing wakes nobody. It is a teardown:
+    it also runs when one table failed, so that the others' rows go on, and it does not hide that failure, because Airflow
+    decides the state of the run by the tasks before a teardown. A lost announcement delays, and loses nothing: the
+    warehouse drains whatever is published, and has a periodic run.
+    """
+
+    def __init__(self, *, source: Source, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.source = source
+
+    def step(self, context: Any) -> None:
+        """Look in the ledger what this run applied."""
+        import psycopg
+
+        from sluice import settings
+
+        with psycopg.connect(settings.warehouse_url()) as connection:
+            rows = connection.execute(_APPLIED, (self.source.source, context["dag_run"].run_id)).fetchall()
+        if not rows:
+            raise AirflowSkipException("Nothing new: no batch of this run applied or deleted a row")
+        for table, applied, deleted in rows:
+            self.log.info("%s.%s: %s rows applied, %s deleted", self.source.source, table, applied, deleted)

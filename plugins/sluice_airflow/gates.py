@@ -1,0 +1,85 @@
+"""Gates as tasks: whether there is anything to do, and whether a layer may be built upon."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.sdk import SkipMixin
+
+from sluice.gates import Model
+from sluice_airflow.steps import EngineOperator
+
+
+class PendingOperator(EngineOperator, SkipMixin):
+    """Ask the ledger whether a model has something to read. If none has, everything after this is skipped, and that is recorded."""
+
+    def __init__(self, *, models: Sequence[Model], fingerprint: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.models, self.fingerprint = tuple(models), fingerprint
+
+    def step(self, context: Any) -> bool:
+        """Look, and skip the rest of the run if it would change nothing."""
+        from sluice.gates import pending
+
+        found = pending(context["dag_run"].run_id, self.models, self.fingerprint)
+        for reason in found.reasons:
+            self.log.info("pending: %s", reason)
+        if found or context["params"].get("force"):
+            return True
+        self.log.info("Nothing is pending: every model has read all that is published, and every gate passed")
+        self.skip(context["ti"], self.get_flat_relatives(upstream=False))
+        return False
+
+
+class GateOperator(EngineOperator):
+    """Judge a layer after it was built. A blocking check that is not a pass fails the task; so does an absent result."""
+
+    def __init__(
+        self,
+        *,
+        layer: str,
+        models: Sequence[Model],
+        fingerprint: str,
+        tables: Sequence[tuple[str, str]] = (),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.layer, self.models, self.fingerprint, self.tables = (
+            layer,
+            tuple(models),
+            fingerprint,
+            tuple(tables),
+        )
+
+    def step(self, context: Any) -> None:
+        """Judge, record, and stop the run if the layer did not pass."""
+        from sluice.gates import judge_layer
+
+        verdict = judge_layer(
+            self.layer,
+            context["dag_run"].run_id,
+            self.models,
+            tables=self.tables,
+            fingerprint=self.fingerprint,
+        )
+        for check in verdict.checks:
+            self.log.info("%s", check)
+        verdict.require()
+
+
+class FreshnessOperator(EngineOperator):
+    """Compare the age of every table with what its declaration allows."""
+
+    def step(self, context: Any) -> None:
+        """Judge and record; a stale or never-read table fails the task."""
+        from sluice import settings
+        from sluice.declarations import load_folder
+        from sluice.gates import judge_freshness
+
+        sources = load_folder(settings.sources_dir()).sources.values()
+        verdict = judge_freshness(sources, context["dag_run"].run_id)
+        for check in verdict.checks:
+            self.log.info("%s", check)
+        if verdict.checks:
+            verdict.require()

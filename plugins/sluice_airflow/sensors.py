@@ -1,0 +1,115 @@
+"""Wait until a table can be read, without holding a worker while waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
+
+from sluice.declarations import Source, Table
+from sluice_airflow.steps import engine
+
+_POLL = timedelta(seconds=15)
+
+
+class ReadySensor(BaseOperator):
+    """Succeed when there is something complete to read. The first look costs one short task; only a wait is deferred.
+
+    Needs `retries` of at least 1: Airflow 3.3 fails a deferred task whose trigger fires before the scheduler has
+    noticed that it was deferred (apache/airflow 72716). Giving up after the source's `wait` is final and is not retried.
+    """
+
+    def __init__(self, *, source: Source, table: Table, poll: timedelta = _POLL, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.source, self.table, self.poll = source, table, poll
+
+    def execute(self, context: Any) -> None:
+        """Look once; defer if it is not ready."""
+        from sluice.loading import ready
+
+        since = datetime.now(UTC)
+        with engine(self.execution_timeout):
+            found = ready(self.source, self.table)
+        if found.ready:
+            return
+        self.log.info("%s waits for: %s", self.table.log_name, found.waiting_for)
+        self.defer(
+            trigger=ReadyTrigger(
+                source=self.source.source,
+                table=self.table.name,
+                since=since.isoformat(),
+                until=(since + self.source.wait).isoformat(),
+                poll_seconds=self.poll.total_seconds(),
+            ),
+            method_name="resume",
+        )
+
+    def resume(self, context: Any, event: dict[str, Any]) -> None:
+        """Go on, or say what was waited for, and since when."""
+        if event["ready"]:
+            self.log.info("%s is ready", self.table.log_name)
+            return
+        raise AirflowFailException(
+            f"{self.table.log_name}: gave up. Waited since {event['since'][:16].replace('T', ' ')} UTC for: "
+            f"{event['waiting_for']}. Nothing was read. Ask {self.source.owner}; when it is there, clear this task"
+        )
+
+
+class ReadyTrigger(BaseTrigger):
+    """Looks again and again from the triggerer until a table is ready or the wait is over."""
+
+    def __init__(self, *, source: str, table: str, since: str, until: str, poll_seconds: float) -> None:
+        super().__init__()
+        self.source, self.table = source, table
+        self.since, self.until, self.poll_seconds = since, until, poll_seconds
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """How the triggerer builds it again."""
+        return (
+            "sluice_airflow.sensors.ReadyTrigger",
+            {
+                "source": self.source,
+                "table": self.table,
+                "since": self.since,
+                "until": self.until,
+                "poll_seconds": self.poll_seconds,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll in a thread: the engine's readers block."""
+        until = datetime.fromisoformat(self.until)
+        while True:
+            is_ready, waiting_for = await sync_to_async(_look, thread_sensitive=False)(
+                self.source, self.table
+            )
+            left = (until - datetime.now(UTC)).total_seconds()
+            if is_ready or left <= 0:
+                yield TriggerEvent({"ready": is_ready, "waiting_for": waiting_for, "since": self.since})
+                return
+            await asyncio.sleep(min(self.poll_seconds, max(left, 0.1)))
+
+
+def _look(source_name: str, table_name: str) -> tuple[bool, str]:
+    """Ask the engine. A source that does not answer is one more thing to wait for."""
+    from sluice import settings
+    from sluice.declarations import load_folder
+    from sluice.errors import SluiceError
+    from sluice.loading import ready
+    from sluice_airflow.connections import use_airflow_connections
+
+    use_airflow_connections()
+    source = load_folder(settings.sources_dir()).sources.get(source_name)
+    if source is None or table_name not in source.tables:
+        return False, f"a usable declaration of {source_name}.{table_name}"
+    try:
+        found = ready(source, source.tables[table_name])
+    except (SluiceError, settings.SettingsError) as error:
+        return False, str(error)
+    return found.ready, found.waiting_for

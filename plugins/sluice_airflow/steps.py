@@ -1,0 +1,83 @@
+"""What the engine's tasks have in common: how a run is named, how long they may take, how a refusal is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+if TYPE_CHECKING:
+    from sluice.loading import RunContext
+
+DEFAULTS: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay": timedelta(seconds=20),
+    "retry_exponential_backoff": 2,
+    "max_retry_delay": timedelta(minutes=10),
+    "execution_timeout": timedelta(hours=1),
+}
+
+
+class EngineOperator(BaseOperator):
+    """One call of the engine. XCom carries batch ids at most; the truth about data is in `ops`."""
+
+    def execute(self, context: Any) -> Any:
+        """Call the engine with Airflow's connections, under the task's timeout."""
+        with engine(self.execution_timeout):
+            return self.step(context)
+
+    def step(self, context: Any) -> Any:
+        """The call itself."""
+        raise NotImplementedError
+
+
+def run_context(context: Any) -> RunContext:
+    """The run as the engine knows it. A backfill reads its interval again; every other run drains what is pending."""
+    from sluice.loading import RunContext
+
+    run = context["dag_run"]
+    is_backfill = getattr(run.run_type, "value", run.run_type) == "backfill"
+    interval = (run.data_interval_start, run.data_interval_end) if is_backfill else None
+    return RunContext(run_id=run.run_id, interval=interval if interval and all(interval) else None)
+
+
+@contextmanager
+def engine(timeout: timedelta | None) -> Iterator[None]:
+    """Airflow's connections inside; every SQL statement bounded by the task's own timeout; errors as one clean line."""
+    from sluice.errors import SluiceError
+    from sluice.gates import GateFailed
+    from sluice.settings import SettingsError
+    from sluice_airflow.connections import use_airflow_connections
+
+    use_airflow_connections()
+    before = os.environ.get("PGOPTIONS")
+    os.environ["PGOPTIONS"] = statement_timeout(timeout)
+    try:
+        yield
+    except (GateFailed, SettingsError) as error:
+        raise AirflowFailException(str(error)) from None
+    except SluiceError as error:
+        # A refusal is a verdict: it is recorded, and another try would only repeat it.
+        kind = AirflowException if error.retryable else AirflowFailException
+        raise kind(str(error)) from None
+    finally:
+        if before is None:
+            os.environ.pop("PGOPTIONS", None)
+        else:
+            os.environ["PGOPTIONS"] = before
+
+
+def statement_timeout(timeout: timedelta | None) -> str:
+    """`PGOPTIONS` by which the server ends a statement that outlives its task."""
+    given = os.environ.get("PGOPTIONS", "")
+    return f"{given} -c statement_timeout={int(timeout.total_seconds())}s".strip() if timeout else given
+
+
+def ids(value: Sequence[int] | None) -> list[int]:
+    """Batch ids from XCom; a step that found nothing to do returned none."""
+    return [int(item) for item in value or []]

@@ -1,0 +1,105 @@
+"""The warehouse DAG: one task group per layer, drawn by Cosmos from the manifest, with a gate after each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, CronTriggerTimetable, Param
+from cosmos import DbtTaskGroup, ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
+from cosmos.constants import ExecutionMode, InvocationMode, LoadMode, TestBehavior
+
+from sluice.declarations import Source
+from sluice_airflow import warm_dbt
+from sluice_airflow.assets import marts_asset, staging_asset
+from sluice_airflow.dbt_tasks import NODE_CONVERTERS
+from sluice_airflow.deadlines import deadline
+from sluice_airflow.gates import GateOperator, PendingOperator
+from sluice_airflow.pools import DBT
+from sluice_airflow.project import LAYERS, SELECT, read_project
+from sluice_airflow.steps import DEFAULTS
+
+_OWNER = "warehouse"
+_SAFETY_NET = CronTriggerTimetable("17 * * * *", timezone="UTC")  # asset events can be lost
+_DEADLINE = timedelta(hours=2)
+_SHORT = timedelta(minutes=15)
+
+
+def warehouse_dag(
+    sources: Iterable[Source], doc_md: str | None, converters: dict[Any, Any] = NODE_CONVERTERS
+) -> DAG:
+    """Build `warehouse`. `converters` turn dbt nodes into tasks; an empty dict leaves that to stock Cosmos."""
+    logging.getLogger("cosmos").setLevel(
+        logging.WARNING
+    )  # 40 lines about rendering, in the log of every task
+    declared = list(sources)
+    project = read_project(warm_dbt.manifest_path())
+    code = {"fingerprint": project.fingerprint, "execution_timeout": _SHORT}
+    with DAG(
+        dag_id="warehouse",
+        description="From the change logs to the marts, gated between layers",
+        doc_md=doc_md,
+        schedule=AssetOrTimeSchedule(
+            timetable=_SAFETY_NET, assets=AssetAny(*(staging_asset(source.source) for source in declared))
+        )
+        if declared
+        else _SAFETY_NET,
+        start_date=datetime(2026, 1, 1, tzinfo=UTC),
+        catchup=False,
+        max_active_runs=1,
+        default_args={**DEFAULTS, "owner": _OWNER},
+        tags={"warehouse", "dbt"},
+        params={
+            "force": Param(False, type="boolean", description="Run every task, even if nothing is pending")
+        },
+        deadline=deadline("warehouse", _OWNER, _DEADLINE),
+    ) as dag:
+        before: Any = PendingOperator(task_id="pending", models=project.models, **code)
+        for layer in LAYERS:
+            gate = GateOperator(
+                task_id=f"gate_{layer}",
+                layer=layer,
+                models=project.layer(layer),
+                tables=[(source.source, name) for source in declared for name in source.tables]
+                if layer == "staging"
+                else [],
+                outlets=[marts_asset()] if layer == "marts" else [],
+                **code,
+            )
+            if project.layer(layer):
+                before >> _group(layer, converters) >> gate
+            before >> gate
+            before = gate
+    return dag
+
+
+def _group(layer: str, converters: dict[Any, Any]) -> DbtTaskGroup:
+    """One task per model. Tests have none of their own: they run inside the transaction that builds their model."""
+    place = warm_dbt.project_dir()
+    return DbtTaskGroup(
+        group_id=layer,
+        project_config=ProjectConfig(
+            dbt_project_path=place, manifest_path=warm_dbt.manifest_path(), project_name="sluice"
+        ),
+        profile_config=ProfileConfig(
+            profile_name="sluice", target_name="prod", profiles_yml_filepath=place / "profiles.yml"
+        ),
+        execution_config=ExecutionConfig(
+            execution_mode=ExecutionMode.LOCAL, invocation_mode=InvocationMode.DBT_RUNNER
+        ),
+        render_config=RenderConfig(
+            load_method=LoadMode.DBT_MANIFEST,
+            select=SELECT[layer],
+            test_behavior=TestBehavior.NONE,
+            node_converters=converters,
+        ),
+        operator_args={
+            "append_env": True,
+            "emit_datasets": False,
+            "env": {"SLUICE_RUN_ID": "{{ dag_run.run_id }}"},
+            "install_deps": False,
+            "pool": DBT,
+        },
+    )

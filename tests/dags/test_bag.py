@@ -1,0 +1,169 @@
+"""The DAGs of this repository: all there, complete, and wired as a person would draw them."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from sluice import settings
+from sluice.declarations import load_folder
+
+HOME = Path(__file__).resolve().parents[2]
+sys.path.append(str(HOME / "plugins"))
+
+STEPS = ("wait", "land", "audit", "publish")
+
+
+@pytest.fixture(scope="module")
+def declared():
+    found = load_folder(HOME / "include" / "sources")
+    assert found.sources, "no declaration was found"
+    assert not found.faults
+    return found.sources
+
+
+def test_the_bag_is_not_empty_and_nothing_failed_to_import(bag, capsys):
+    assert len(bag.dags) >= 4
+    assert bag.errors == {}
+    with capsys.disabled():
+        print(
+            "\nparse time per file: " + ", ".join(f"{f.strip('/')} {s:.2f} s" for f, s in bag.seconds.items())
+        )
+    assert all(seconds < 10 for seconds in bag.seconds.values())
+
+
+def test_there_is_exactly_one_ingest_dag_per_declaration(bag, declared):
+    assert {name for name in bag.dags if name.startswith("ingest_")} == {
+        f"ingest_{name}" for name in declared
+    }
+    assert set(bag.dags) - {f"ingest_{name}" for name in declared} == {"warehouse", "operations"}
+
+
+def test_every_dag_says_what_it_is_and_has_a_deadline(bag):
+    for name, dag in bag.dags.items():
+        assert dag["tags"], name
+        assert len(dag["doc"]) > 300, name
+        assert dag["deadlines"], name
+        assert dag["catchup"] is False, name
+        assert dag["runs"] == 1, name
+
+
+def test_every_task_has_an_owner_a_timeout_and_retries_with_backoff(bag):
+    tasks = [(f"{name}.{key}", task) for name, dag in bag.dags.items() for key, task in dag["tasks"].items()]
+    assert len(tasks) > 50
+    for name, task in tasks:
+        assert task["owner"] not in ("", "airflow"), name
+        assert task["timeout"], name
+        assert task["retries"] >= 1, name
+        assert task["backoff"], name
+
+
+def test_every_pool_that_a_task_names_is_required_and_exists(bag, declared):
+    from sluice_airflow.pools import required_pools
+
+    required = set(required_pools(declared.values())) | {"default_pool"}
+    named = {task["pool"] for dag in bag.dags.values() for task in dag["tasks"].values()}
+    assert named <= required
+    assert "dbt" in named
+
+
+def test_each_table_goes_from_wait_to_publish_and_one_announcement_ends_the_run(bag, declared):
+    for name, source in declared.items():
+        tasks = bag.dags[f"ingest_{name}"]["tasks"]
+        assert set(tasks) == {"announce"} | {f"{table}.{step}" for table in source.tables for step in STEPS}
+        for table in source.tables:
+            for earlier, later in zip(STEPS, STEPS[1:], strict=False):
+                assert tasks[f"{table}.{later}"]["after"] == [f"{table}.{earlier}"]
+        assert tasks["announce"]["after"] == sorted(f"{table}.publish" for table in source.tables)
+        assert tasks["announce"]["outlets"] == [f"staging.{name}"]
+        # A teardown runs after failures too, and the state of the run is that of the tasks before it.
+        assert tasks["announce"]["teardown"]
+
+
+def test_schedules_have_real_data_intervals(bag, declared):
+    for name, source in declared.items():
+        if source.schedule:
+            assert bag.dags[f"ingest_{name}"]["schedule"] == "CronDataIntervalTimetable"
+
+
+def test_the_warehouse_listens_to_every_source_and_has_a_safety_net(bag, declared):
+    warehouse = bag.dags["warehouse"]
+    assert warehouse["schedule"] == "AssetOrTimeSchedule"
+    assert warehouse["assets"] == sorted(f"staging.{name}" for name in declared)
+
+
+def test_the_warehouse_has_one_task_per_model_and_a_gate_after_each_layer(bag, manifest):
+    from sluice_airflow.project import LAYERS, read_project
+
+    project = read_project(manifest)
+    tasks = bag.dags["warehouse"]["tasks"]
+    gates = [f"gate_{layer}" for layer in LAYERS]
+    assert set(tasks) == {"pending", *gates} | {f"{model.layer}.{model.name}" for model in project.models}
+
+    def before(task: str) -> set[str]:
+        found = set(tasks[task]["after"])
+        return found.union(*(before(each) for each in found))
+
+    for number, layer in enumerate(LAYERS):
+        models = {f"{layer}.{model.name}" for model in project.layer(layer)}
+        assert models, layer
+        assert models <= before(gates[number])
+        for model in models:
+            assert "pending" in before(model)
+            assert set(gates[:number]) <= before(model)
+    assert tasks["gate_marts"]["outlets"] == ["marts"]
+
+
+def test_the_manifest_shows_the_fingerprint_of_the_code(manifest, tmp_path):
+    from sluice_airflow.project import read_project
+
+    changed = tmp_path / "manifest.json"
+    text = manifest.read_text()
+    changed.write_text(text)
+    assert read_project(changed).fingerprint == read_project(manifest).fingerprint
+    other = tmp_path / "other.json"
+    other.write_text(text.replace("select * from final", "select * from final -- changed"))
+    assert read_project(other).fingerprint != read_project(manifest).fingerprint
+
+
+def test_a_broken_declaration_breaks_only_its_own_dag_and_names_file_line_and_field(
+    read_bag, tmp_path, declared
+):
+    for path in (HOME / "include" / "sources").glob("*.yml"):
+        shutil.copy(path, tmp_path)
+    (tmp_path / "broken.yml").write_text(
+        "source: broken\ndescription: x\nowner: me\nshedule: daily\n"
+        "tables:\n  t:\n    description: x\n    from: {files: {connection: c, path: x}}\n    mode: full\n    key: [id]\n"
+        "    columns:\n      id: {type: nonsense}\n"
+    )
+
+    bag = read_bag(sources=tmp_path)
+
+    assert {name for name in bag.dags if name.startswith("ingest_")} == {
+        f"ingest_{name}" for name in declared
+    }
+    assert "warehouse" in bag.dags
+    assert [Path(path).name for path in bag.errors] == ["declaration_faults.py"]
+    (text,) = bag.errors.values()
+    assert f"{tmp_path / 'broken.yml'}:4: shedule" in text
+    assert f"{tmp_path / 'broken.yml'}:12: tables.t.columns.id.type" in text
+
+
+def test_a_project_that_was_not_parsed_says_how_and_leaves_the_ingest_dags(read_bag, tmp_path, declared):
+    bag = read_bag(manifest=tmp_path / "none.json")
+
+    assert {name for name in bag.dags if name.startswith("ingest_")} == {
+        f"ingest_{name}" for name in declared
+    }
+    (text,) = bag.errors.values()
+    assert "none.json does not exist. Write it with: dbt parse" in text
+
+
+def test_the_pools_of_the_running_system_hold_every_required_pool(declared):
+    import json
+
+    from sluice_airflow.pools import required_pools
+
+    known = set(json.loads((settings.home() / "config" / "pools.json").read_text()))
+    assert set(required_pools(declared.values())) <= known
