@@ -29,9 +29,10 @@ def ingest_good():
         from sluice import settings
         with psycopg.connect(settings.warehouse_url()) as connection:
             connection.execute(
-                "insert into ops.batch (source, table_name, unit, state, mode, run_id, rows_read,
-                rows_applied," " published_seq) values ('good', 'rows', 'u', 'published', 'append', 'r', 7, 7,
-                ops.next_seq())" )
+                "insert into ops.batch"
+                " (source, table_name, unit, state, mode, run_id, rows_read, rows_applied, published_seq)"
+                " values ('good', 'rows', 'u', 'published', 'append', 'r', 7, 7, ops.next_seq())"
+            )
     publish()
 
 @dag(schedule=None, start_date=datetime(2026, 1, 1))
