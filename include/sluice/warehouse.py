@@ -7,7 +7,7 @@ import psycopg
 from sluice import settings
 
 _SESSION = (
-    "-c timezone=UTC -c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c lc_messages=C -c extra_float_digits=1 "
+    "-c timezone=UTC -c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c extra_float_digits=1 "
     "-c idle_in_transaction_session_timeout=15min -c lock_timeout=60s"
 )
 

@@ -100,6 +100,7 @@ create table if not exists ops.quarantine (
     source text not null,
     table_name text not null,
     row_number bigint not null,
+    key text, -- the business key as a JSON array, where it could be read: this key is present, its values are not known
     column_name text,
     code text not null,
     reason text not null,

@@ -10,7 +10,7 @@ from psycopg import sql
 from sluice.declarations import Mode, Table
 from sluice.errors import GateRefused
 from sluice.loading import batch as batches
-from sluice.loading import contract, log
+from sluice.loading import contract, lease, log
 from sluice.loading.batch import Batch, record_check
 from sluice.loading.landing import drop_landing, landing_table
 
@@ -50,6 +50,7 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
     if refusals:
         drop_landing(connection, batch_id)
         batches.move(connection, batch_id, "refused", verdict="; ".join(refusals))
+        lease.release(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
         connection.commit()
         raise GateRefused(f"batch {batch_id} ({batch.source}.{batch.table_name}, {batch.unit}): " + "; ".join(refusals))
     batches.move(connection, batch_id, "audited")
@@ -74,7 +75,7 @@ def _split(
     )
     connection.execute("create unique index on failing (_row_number)")
     connection.execute("analyze failing")
-    _quarantine(connection, batch, rules, landed)
+    _quarantine(connection, table, batch, mapping, rules)
     casts = (sql.SQL("{} as {}").format(contract.typed(table, mapping, n), sql.Identifier(n)) for n in table.columns)
     connection.execute(sql.SQL("drop table if exists {}").format(rows))
     connection.execute(
@@ -118,7 +119,9 @@ def _split(
     )
 
 
-def _quarantine(connection: psycopg.Connection, batch: Batch, rules: list[contract.Rule], landed: sql.Identifier) -> None:
+def _quarantine(
+    connection: psycopg.Connection, table: Table, batch: Batch, mapping: contract.Mapping, rules: list[contract.Rule]
+) -> None:
     """The rejected rows, with the rule each broke first. Reasons name the column and never a value."""
     if not rules:
         return
@@ -128,17 +131,26 @@ def _quarantine(connection: psycopg.Connection, batch: Batch, rules: list[contra
     connection.execute(
         sql.SQL(
             """
-            insert into ops.quarantine (batch_id, source, table_name, row_number, column_name, code, reason, raw)
-            select {batch_id}, {source}, {table_name}, landed._row_number, rules.column_name, rules.code, rules.reason, {raw}
+            insert into ops.quarantine (batch_id, source, table_name, row_number, key, column_name, code, reason, raw)
+            select {batch_id}, {source}, {table_name}, landed._row_number,
+                case when {unreadable} then null else jsonb_build_array({key})::text end,
+                rules.column_name, rules.code, rules.reason, {raw}
             from failing
             inner join {landed} as landed on landed._row_number = failing._row_number
             inner join (values {catalogue}) as rules (rule, column_name, code, reason) on rules.rule = failing.rule
             """
         ).format(
-            batch_id=batch.batch_id, source=batch.source, table_name=batch.table_name, landed=landed, catalogue=catalogue,
-            raw=_raw(batch, "landed"),
+            batch_id=batch.batch_id, source=batch.source, table_name=batch.table_name, catalogue=catalogue,
+            landed=landing_table(batch.batch_id), raw=_raw(batch, "landed"), unreadable=_key_unreadable(table, rules),
+            key=sql.SQL(", ").join(contract.typed(table, mapping, key) for key in table.key),
         )
     )
+
+
+def _key_unreadable(table: Table, rules: list[contract.Rule]) -> sql.Composable:
+    """True for a landed row whose key itself breaks a rule, whatever rule it broke first."""
+    broken = [rule.broken for rule in rules if rule.column in table.key and rule.code in ("TYPE", "NULL_KEY", "NOT_FINITE")]
+    return sql.SQL(" or ").join(broken) if broken else sql.SQL("false")
 
 
 def _raw(batch: Batch, alias: str) -> sql.Composable:
@@ -160,7 +172,6 @@ def _keys_present(
     Returns True if a rejected row hides its key: then no key of this extract may be taken for deleted.
     """
     keys = landing_table(batch.batch_id, "keys")
-    key_rules = [index for index, rule in enumerate(rules) if rule.column in table.key and rule.code in ("TYPE", "NULL_KEY", "NOT_FINITE")]
     casts = sql.SQL(", ").join(contract.typed(table, mapping, key) for key in table.key)
     connection.execute(sql.SQL("drop table if exists {}").format(keys))
     connection.execute(
@@ -168,9 +179,7 @@ def _keys_present(
             keys, log.names(table.key), landing_table(batch.batch_id, "rows")
         )
     )
-    # A row that broke a later rule first may still have an unreadable key; judge the key's own rules again for the failing ones.
-    broken = sql.SQL(" or ").join(rules[index].broken for index in key_rules) if key_rules else sql.SQL("false")
-    landed = landing_table(batch.batch_id)
+    broken, landed = _key_unreadable(table, rules), landing_table(batch.batch_id)
     hidden = connection.execute(
         sql.SQL("select count(*) from failing inner join {} using (_row_number) where {}").format(landed, broken)
     ).fetchone()[0]  # type: ignore[index]
@@ -202,11 +211,12 @@ def _quarantine_conflicts(connection: psycopg.Connection, table: Table, batch: B
             ),
 
             removed as (
-                delete from {rows} where _row_number in (select _row_number from conflicting) returning _row_number
+                delete from {rows} where _row_number in (select _row_number from conflicting)
+                returning _row_number, jsonb_build_array({key})::text as key
             )
 
-            insert into ops.quarantine (batch_id, source, table_name, row_number, column_name, code, reason, raw)
-            select {batch_id}, {source}, {table_name}, landed._row_number, {column}, 'DUPLICATE_KEY',
+            insert into ops.quarantine (batch_id, source, table_name, row_number, key, column_name, code, reason, raw)
+            select {batch_id}, {source}, {table_name}, landed._row_number, removed.key, {column}, 'DUPLICATE_KEY',
                 'another row of the same extract has this key and other values', {raw}
             from removed
             inner join {landed} as landed using (_row_number)
@@ -323,7 +333,7 @@ def _approved(connection: psycopg.Connection, batch: Batch) -> bool:
     """Whether a person approved an earlier refusal of the same unit with the same content."""
     return bool(
         connection.execute(
-            "select from ops.batch where source = %s and table_name = %s and unit = %s and content_hash = %s and approved_by is not null",
+            "select 1 from ops.batch where source = %s and table_name = %s and unit = %s and content_hash = %s and approved_by is not null",
             [batch.source, batch.table_name, batch.unit, batch.content_hash],
         ).fetchone()
     )

@@ -209,13 +209,35 @@ def _restate_next(connection: psycopg.Connection, table: Table, batch: Batch, ea
         )
         if not withheld:
             _supplement(connection, table, batch, unit, instant)
+        if not connection.execute("select 1 from restated limit 1").fetchone():
             return
 
 
 def _supplement(connection: psycopg.Connection, table: Table, batch: Batch, unit: str, instant: datetime) -> None:
-    """Assert the remaining keys of `restated` at `instant`, as the log knew them before this batch."""
-    if not connection.execute("select from restated limit 1").fetchone():
+    """Assert the keys of `restated` at `instant`, as the log knew them before this batch.
+
+    Those that the unit's extract holds in quarantine stay: of them it only knew that they were there.
+    """
+    connection.execute("drop table if exists pg_temp.restating")
+    connection.execute(
+        sql.SQL(
+            """
+            create temporary table restating on commit drop as
+            select {key} from restated
+            where jsonb_build_array({key})::text not in (
+                select quarantine.key from ops.quarantine inner join ops.batch using (batch_id)
+                where batch.source = %s and batch.table_name = %s and batch.unit = %s and batch.state = 'published'
+                    and quarantine.key is not null
+            )
+            """
+        ).format(key=log.names(table.key)),
+        [batch.source, batch.table_name, unit],
+    )
+    if not connection.execute("select 1 from restating limit 1").fetchone():
         return
+    connection.execute(
+        sql.SQL("delete from restated using restating where {}").format(log.same_key(table, "restating", "restated"))
+    )
     supplement = connection.execute(
         """
         insert into ops.batch (source, table_name, unit, state, mode, part, run_id, effective_at, verdict)
@@ -237,12 +259,12 @@ def _supplement(connection: psycopg.Connection, table: Table, batch: Batch, unit
         select {key}{others}, row_number() over () as _row_number, coalesce(known._op, 'delete') as _op,
             %(instant)s::timestamptz as _effective_at, 0::bigint as _sequence,
             coalesce(known._row_hash, md5('delete')::uuid) as _row_hash, known._rescued
-        from restated left join ({state}) as known on {same_key}
+        from restating left join ({state}) as known on {same_key}
         """
     ).format(
-        key=log.names(table.key, "restated"),
+        key=log.names(table.key, "restating"),
         others=sql.SQL("").join(sql.SQL(", {}").format(sql.Identifier("known", name)) for name in others),
-        state=state, same_key=log.same_key(table, "known", "restated"),
+        state=state, same_key=log.same_key(table, "known", "restating"),
     )
     count = connection.execute(_insert(table, supplement, rows), {"instant": instant, "batch": batch.batch_id}).rowcount
     seq = connection.execute("select ops.next_seq()").fetchone()[0]  # type: ignore[index]

@@ -23,7 +23,7 @@ import httpx
 import psycopg
 
 from sluice import settings
-from sluice.declarations import Source, Table
+from sluice.declarations import Mode, Source, Table
 from sluice.declarations.model import Files
 from sluice.errors import GateRefused, SourceUnavailable
 from sluice.readers.base import Digest, Interval, Read, Readiness, Sink, Unit, day_interval, overlaps
@@ -196,7 +196,9 @@ def _unit(source: Source, table: Table, item: Found) -> Unit:
             name = f"{item.values['date']}/{name}"
         return Unit(name, interval[1], interval, item.stamp, item.values, item.location)
     instant = item.changed_at or datetime.now(UTC)
-    return Unit(f"{name}@{instant.isoformat()}", instant, None, item.stamp, item.values, item.location)
+    if table.mode is Mode.FULL:  # each state of the same file is an observation of its own
+        name = f"{name}@{instant.isoformat()}"
+    return Unit(name, instant, None, item.stamp, item.values, item.location)
 
 
 # -- reading ------------------------------------------------------------------------------------

@@ -1,0 +1,52 @@
+"""The `sluice` command: everything an operator does without a browser. Exit code 0 done, 1 refused or failed, 2 misused."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from sluice.cli import batch, declare, load, quarantine
+from sluice.errors import SluiceError
+from sluice.gates.cli import app as gate_app
+from sluice.settings import SettingsError
+from sluice.shop.cli import app as shop_app
+
+app = typer.Typer(
+    name="sluice",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help=(
+        "Run and inspect the pipeline without a browser.\n\n"
+        "A declaration (include/sources/*.yml) describes a source. `sluice validate` checks all of them, `sluice load shop.orders` reads one "
+        "table now, `sluice batch list` shows what was loaded and `sluice quarantine list` what was rejected, and why."
+    ),
+)
+app.command()(declare.validate)
+app.command()(declare.generate)
+app.command()(load.load)
+app.add_typer(declare.source_app, name="source")
+app.add_typer(batch.app, name="batch")
+app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(gate_app, name="gate")
+app.add_typer(shop_app, name="shop")
+
+
+def main() -> None:
+    """Entry point. A mistake of the user's, or a source that is down, is a sentence and never a traceback."""
+    import psycopg
+
+    try:
+        app()
+    except (SluiceError, SettingsError) as error:
+        print(f"sluice: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except psycopg.OperationalError as error:
+        print(f"sluice: the database can't be reached: {str(error).strip().splitlines()[0]}", file=sys.stderr)
+        print("Is it running? `make run` starts it; SLUICE_WAREHOUSE_URL names another.", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""`sluice batch`: what was loaded, what was refused, and a person's word for a refusal."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated
+
+import typer
+
+from sluice import warehouse
+from sluice.cli.common import show
+from sluice.errors import SluiceError
+
+app = typer.Typer(no_args_is_help=True, help="Batches: the units that were read, and what became of them.")
+
+
+@app.command("list")
+def list_batches(
+    name: Annotated[str, typer.Argument(help="<source> or <source>.<table>; without it, all")] = "",
+    state: Annotated[str, typer.Option(help="Only batches in this state, such as refused")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="How many, the latest first")] = 30,
+) -> None:
+    """The latest batches with their books."""
+    source, _, table = name.partition(".")
+    with warehouse.connect() as connection:
+        rows = connection.execute(
+            """
+            select batch_id, source || '.' || table_name, unit, state, rows_read, rows_applied, rows_unchanged, rows_duplicate,
+                rows_quarantined, rows_late, rows_deleted, verdict
+            from ops.batch
+            where (%(source)s = '' or source = %(source)s) and (%(table)s = '' or table_name = %(table)s)
+                and (%(state)s = '' or state = %(state)s)
+            order by batch_id desc limit %(limit)s
+            """,
+            {"source": source, "table": table, "state": state, "limit": limit},
+        ).fetchall()
+    show(
+        ["batch", "table", "unit", "state", "read", "applied", "unchanged", "duplicate", "quarantined", "late", "deleted", "verdict"],
+        rows, empty="no batch yet; `sluice load <source>` or an ingest DAG makes one",
+    )
+
+
+@app.command()
+def approve(
+    batch_id: Annotated[int, typer.Argument(help="A refused batch; see `sluice batch list --state refused`")],
+    reason: Annotated[str, typer.Option(help="Why these deletes are right; kept in the ledger")],
+) -> None:
+    """Let a refused batch with vanished keys through. Its unit is published when it is read the next time, with this content."""
+    with warehouse.connect() as connection:
+        row = connection.execute(
+            "update ops.batch set approved_by = %s, approved_reason = %s where batch_id = %s and state = 'refused' returning source, table_name",
+            [getpass.getuser(), reason, batch_id],
+        ).fetchone()
+    if row is None:
+        raise SluiceError(f"batch {batch_id} is not a refused batch; nothing was approved")
+    print(f"approved. Publish it with: sluice load {row[0]}.{row[1]}, or run the DAG ingest_{row[0]} again")

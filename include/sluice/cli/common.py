@@ -1,0 +1,46 @@
+"""What the commands share: finding declarations, and tables that a pipe can read as well as a person."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from sluice import settings
+from sluice.declarations import Source, Table, load_folder
+
+
+def tables_named(name: str) -> list[tuple[Source, Table]]:
+    """The tables that `<source>` or `<source>.<table>` means. A name that isn't there is said with those that are."""
+    found = load_folder(settings.sources_dir())
+    source_name, _, table_name = name.partition(".")
+    source = found.sources.get(source_name)
+    if source is None:
+        broken = [fault for fault in found.faults if f"/{source_name}." in fault.file]
+        for fault in broken:
+            print(fault, file=sys.stderr)
+        known = ", ".join(found.sources) or "none"
+        raise typer.BadParameter(f"there is no source {source_name} that can be used; known: {known}")
+    if table_name and table_name not in source.tables:
+        raise typer.BadParameter(f"{source_name} has no table {table_name}; it has {', '.join(source.tables)}")
+    return [(source, table) for table in source.tables.values() if table_name in ("", table.name)]
+
+
+def show(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
+    """Print a table: drawn on a terminal, tab separated in a pipe."""
+    rows = [["" if value is None else str(value) for value in row] for row in rows]
+    if not rows:
+        print(empty)
+    elif sys.stdout.isatty():
+        table = RichTable(*columns, box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table, markup=False)
+    else:
+        print("\t".join(columns))
+        for row in rows:
+            print("\t".join(value.replace("\t", " ").replace("\n", " ") for value in row))

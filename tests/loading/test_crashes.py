@@ -1,0 +1,107 @@
+"""Killed at any statement, overtaken, or run twice at once: the state afterwards is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from sluice.declarations import load_file
+from sluice.errors import LeaseHeld, StaleLease
+from sluice.loading import RunContext, audit, land, publish
+from tests.loading.conftest import World
+from tests.loading.test_full_extracts import DAYS, THINGS, deliver, meaning_in, meaning_of
+
+
+class Killed(BaseException):
+    """What a crash looks like from inside: nothing catches it."""
+
+
+@pytest.fixture
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], Callable[[], int]]:
+    """Crash the process, as far as the database can tell, at statement k: the session is gone without commit or rollback."""
+
+    real = psycopg.Cursor.execute
+
+    def arm(k: int | None) -> Callable[[], int]:
+        count = 0
+
+        def execute(self: psycopg.Cursor, *args: object, **kwargs: object) -> psycopg.Cursor:
+            nonlocal count
+            if self.connection.info.parameter_status("application_name") == "sluice":
+                count += 1
+                if count == k:
+                    self.connection.close()
+                    raise Killed
+            return real(self, *args, **kwargs)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(psycopg.Cursor, "execute", execute)
+        return lambda: count
+
+    return arm
+
+
+def test_L1_a_crash_at_every_statement_leaves_the_same_state_after_the_retry(
+    world: World, kill_at: Callable[[int | None], Callable[[], int]]
+) -> None:
+    world.declare(THINGS)
+    extracts = {DAYS[0]: {0: "a", 1: "a", 2: "b"}, DAYS[1]: {0: "a", 1: "c", 3: "x"}, DAYS[2]: {0: "a", 3: "a"}}
+    for day in (DAYS[0], DAYS[2]):
+        deliver(world, day, extracts[day])
+        world.load("things")
+    deliver(world, DAYS[1], extracts[DAYS[1]])
+    world.warehouse.execute("create table before as select * from ops.batch")
+    done, k = False, 0
+    while not done:
+        k += 1
+        statements = kill_at(k)
+        try:
+            world.load("things", run="the-same-run")
+            done = k > statements()
+        except Killed:
+            pass
+        kill_at(None)
+        world.load("things", run="the-same-run")
+        assert meaning_in(world) == meaning_of(extracts), f"killed at statement {k}"
+        assert world.books_balance()
+        assert world.query("select count(*) from ops.batch where state in ('landing', 'landed', 'audited')") == [(0,)]
+        assert world.query("select count(*) from pg_tables where schemaname = 'landing'") == [(0,)]
+        assert world.query("select count(*) from ops.batch where unit = %s and part = 'unit' and state = 'published'", f"{DAYS[1]}/things.csv") == [(1,)]
+        # once more from where it was, killed one statement later
+        world.warehouse.execute("delete from ops.quarantine")
+        world.warehouse.execute("delete from ops.gate_result")
+        world.warehouse.execute("delete from ops.schema_event")
+        world.warehouse.execute("delete from staging.shop__things where _batch_id not in (select batch_id from before)")
+        world.warehouse.execute("delete from ops.batch where batch_id not in (select batch_id from before)")
+    assert k > 30, "the sweep went over the whole load"
+
+
+def test_L3_an_attempt_that_was_overtaken_cannot_publish(world: World) -> None:
+    world.declare(THINGS)
+    deliver(world, DAYS[0], {1: "a"})
+    source = load_file(world.sources / "shop.yml")
+    run = RunContext("run")
+    zombie = land(source, source.tables["things"], run)
+    audit(zombie)
+    world.warehouse.execute("update ops.batch set heartbeat_at = now()")
+    retry = land(source, source.tables["things"], run)  # the same run tries again while the first attempt still lives
+    world.warehouse.execute("update ops.batch set state = 'audited' where batch_id = any(%s)", [zombie])
+    with pytest.raises(StaleLease, match="STALE_LEASE"):
+        publish(zombie)
+    audit(retry)
+    assert [p.state for p in publish(retry)] == ["published"]
+    assert [p.state for p in publish(retry)] == ["published"], "publishing again is a no-op"
+    assert world.query("select count(*) from staging.shop__things") == [(1,)]
+
+
+def test_L4_two_runs_of_one_unit_do_not_overlap_and_say_who_holds_the_lease(world: World) -> None:
+    world.declare(THINGS)
+    deliver(world, DAYS[0], {1: "a"})
+    source = load_file(world.sources / "shop.yml")
+    first = land(source, source.tables["things"], RunContext("scheduled__1"))
+    with pytest.raises(LeaseHeld, match="scheduled__1 holds the lease"):
+        land(source, source.tables["things"], RunContext("backfill__1"))
+    audit(first)
+    publish(first)
+    assert land(source, source.tables["things"], RunContext("backfill__1")) == []

@@ -1,0 +1,111 @@
+"""Postgres sources: no row is lost between two readings, whatever is open while we read."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from sluice.errors import GateRefused, SourceUnavailable
+from tests.loading.conftest import World
+
+ORDERS = """
+orders:
+  description: orders
+  from: {postgres: {connection: db, table: public.orders}}
+  mode: cursor
+  cursor: {column: updated_at}
+  deletes: {detect: key_scan, max_share: 0.6}
+  key: [id]
+  max_reject_share: 1
+  columns:
+    id: {type: bigint, required: true}
+    amount: {type: "numeric(8,2)"}
+    updated_at: {type: timestamptz, required: true}
+"""
+
+
+@pytest.fixture
+def source(world: World, postgres: object) -> psycopg.Connection:
+    world.declare(ORDERS)
+    with psycopg.connect(world.source_url, autocommit=True) as connection:
+        connection.execute("create table orders (id bigint, amount numeric, updated_at timestamptz default now())")
+        yield connection
+
+
+def ids(world: World) -> list[int]:
+    return [row[0] for row in world.query("select distinct id from staging.shop__orders order by 1")]
+
+
+def test_E1_a_row_of_a_transaction_that_was_open_while_we_read_arrives_with_the_next_batch(
+    world: World, source: psycopg.Connection
+) -> None:
+    source.execute("insert into orders values (1, 1)")
+    with psycopg.connect(world.source_url) as late:
+        late.execute("insert into orders values (2, 2)")  # stamped now, committed after the next two readings
+        source.execute("insert into orders values (3, 3)")
+        world.load("orders")
+        world.load("orders")
+        assert ids(world) == [1, 3]
+        late.commit()
+    world.load("orders")
+    assert ids(world) == [1, 2, 3]
+
+
+def test_rows_that_are_read_again_are_recognised(world: World, source: psycopg.Connection) -> None:
+    source.execute("insert into orders select i, i, '2026-01-01' from generate_series(1, 10) as i")
+    assert [p.rows_applied for p in world.load("orders")] == [10]
+    world.warehouse.execute("delete from ops.watermark")
+    (again,) = world.load("orders")
+    assert (again.rows_read, again.rows_applied, again.rows_unchanged) == (10, 0, 10)
+
+
+def test_L2_the_watermark_moves_with_the_rows_and_never_back(world: World, source: psycopg.Connection) -> None:
+    source.execute("insert into orders values (1, 1)")
+    world.load("orders")
+    (first,) = world.query("select value::timestamptz from ops.watermark")
+    source.execute("insert into orders values (2, 'NaN')")
+    world.declare(ORDERS.replace("max_reject_share: 1", "max_reject_share: 0"))
+    with pytest.raises(GateRefused):
+        world.load("orders")
+    assert world.query("select value::timestamptz from ops.watermark") == [first], "a refused batch moves nothing"
+
+
+def test_E6_a_row_without_a_cursor_value_is_quarantined_not_skipped(world: World, source: psycopg.Connection) -> None:
+    source.execute("insert into orders values (1, 1, now()), (2, 2, null)")
+    world.load("orders")
+    assert world.query("select code from ops.quarantine") == [("NULL_CURSOR",)]
+
+
+def test_E8_a_hard_delete_is_found_by_the_key_scan(world: World, source: psycopg.Connection) -> None:
+    source.execute("insert into orders values (1, 1), (2, 2)")
+    world.load("orders")
+    source.execute("delete from orders where id = 2")
+    (published,) = world.load("orders")
+    assert published.rows_deleted == 1
+    assert [value for _, value in world.history("shop__orders", "id", "amount")[2]][-1] is None
+    assert world.load("orders")[0].rows_deleted == 0, "a key is buried once"
+
+
+def test_E8_a_key_that_returns_is_alive_again(world: World, source: psycopg.Connection) -> None:
+    source.execute("insert into orders values (1, 1), (2, 2)")
+    world.load("orders")
+    source.execute("delete from orders where id = 2")
+    world.load("orders")
+    source.execute("insert into orders values (2, 3)")
+    world.load("orders")
+    assert [str(value) for _, value in world.history("shop__orders", "id", "amount")[2]] == ["2.00", "None", "3.00"]
+
+
+def test_E20_a_source_that_refuses_us_is_named_and_its_secret_is_not(
+    world: World, source: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_DB", "postgresql://nobody:hunter2@127.0.0.1:1/none")
+    with pytest.raises(SourceUnavailable, match="connection db can't be opened") as error:
+        world.load("orders")
+    assert "hunter2" not in str(error.value)
+
+
+def test_values_survive_exactly(world: World, source: psycopg.Connection) -> None:
+    source.execute("insert into orders values (1, 123456.78, '2026-03-29 01:59:59.999999+00')")
+    world.load("orders")
+    assert world.query("select amount::text, updated_at = '2026-03-29 01:59:59.999999+00' from staging.shop__orders") == [("123456.78", True)]

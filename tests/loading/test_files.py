@@ -1,0 +1,187 @@
+"""Files: what is read, what is rejected, and that nothing is lost between. Codes are those of docs/reference/faults.md."""
+
+from __future__ import annotations
+
+import pytest
+
+from sluice.errors import GateRefused
+from tests.loading.conftest import World
+
+STOCK = """
+stock:
+  description: a daily list
+  from: {files: {connection: drop, path: "stock/{date}.csv", done: "{path}.done", done_holds_rows: true}}
+  mode: append
+  key: [day, sku]
+  max_reject_share: 0.5
+  columns:
+    day: {type: date, required: true, from_path: date}
+    sku: {type: text, required: true}
+    pieces: {type: integer, required: true, minimum: 0}
+    price: {type: "numeric(8,2)"}
+    note: {type: text}
+"""
+
+
+def deliver(world: World, day: str, body: str | bytes, rows: int) -> None:
+    world.deliver(f"stock/{day}.csv", body)
+    world.deliver(f"stock/{day}.csv.done", str(rows))
+
+
+def quarantine(world: World) -> list[tuple]:
+    return world.query("select row_number, column_name, code from ops.quarantine where state = 'open' order by row_number")
+
+
+def test_rows_become_typed_values_and_the_books_balance(world: World) -> None:
+    world.declare(STOCK)
+    deliver(world, "2026-01-01", 'sku,pieces,price,note\na,1,2.50,"two\nlines, ""quoted"""\nb,0,,\n', 2)
+    (published,) = world.load("stock")
+    assert (published.rows_read, published.rows_applied) == (2, 2)
+    assert world.query("select day::text, sku, pieces, price::text, note from staging.shop__stock order by sku") == [
+        ("2026-01-01", "a", 1, "2.50", 'two\nlines, "quoted"'),
+        ("2026-01-01", "b", 0, None, None),
+    ]
+    assert world.books_balance()
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("a,x,1\n", (1, "pieces", "TYPE")),
+        ("a,-1,1\n", (1, "pieces", "RANGE")),
+        ("a,,1\n", (1, "pieces", "REQUIRED")),
+        (",1,1\n", (1, "sku", "NULL_KEY")),
+        ("a,1,1.005\n", (1, "price", "PRECISION")),
+        ("a,1,NaN\n", (1, "price", "NOT_FINITE")),
+        ("a,99999999999,1\n", (1, "pieces", "TYPE")),
+        ("a,1\n", (1, None, "FIELD_COUNT")),
+        ("a,1,1,1\n", (1, None, "FIELD_COUNT")),
+        (b"a\0,1,1\n", (1, None, "NUL_BYTE")),
+        (b"\xff,1,1\n", (1, None, "ENCODING")),
+    ],
+    ids=lambda value: value[2] if isinstance(value, tuple) else None,
+)
+def test_E18_E19_L5_L7_S2_one_bad_row_waits_in_quarantine_and_the_rest_is_published(
+    world: World, body: str | bytes, expected: tuple
+) -> None:
+    world.declare(STOCK)
+    bad = body.encode() if isinstance(body, str) else body
+    deliver(world, "2026-01-01", b"sku,pieces,price\n" + bad + b"good,1,1\nfine,2,2\n", 3)
+    (published,) = world.load("stock")
+    assert (published.rows_read, published.rows_applied, published.rows_quarantined) == (3, 2, 1)
+    assert quarantine(world) == [expected]
+    raw, raw_bytes = world.query("select raw, raw_bytes from ops.quarantine")[0]
+    assert raw or bytes(raw_bytes) == bad, "the rejected row itself is kept"
+    assert world.query("select sku from staging.shop__stock order by 1") == [("fine",), ("good",)]
+
+
+def test_E14_a_file_without_its_marker_is_not_read(world: World) -> None:
+    world.declare(STOCK)
+    world.deliver("stock/2026-01-01.csv", "sku,pieces\na,1\n")
+    assert world.load("stock") == []
+    world.deliver("stock/2026-01-01.csv.done", "1")
+    assert len(world.load("stock")) == 1
+
+
+def test_E17_a_control_total_that_does_not_match_blocks_the_file(world: World) -> None:
+    world.declare(STOCK)
+    deliver(world, "2026-01-01", "sku,pieces\na,1\n", 2)
+    with pytest.raises(GateRefused, match="announces 2 rows but 1 were read; nothing was published"):
+        world.load("stock")
+    assert world.query("select count(*) from staging.shop__stock") == [(0,)]
+    deliver(world, "2026-01-01", "sku,pieces\na,1\nb,2\n", 2)
+    assert world.load("stock")[0].rows_applied == 2
+
+
+def test_the_same_file_again_is_a_no_op_with_an_audit_row(world: World) -> None:
+    world.declare(STOCK)
+    deliver(world, "2026-01-01", "sku,pieces\na,1\n", 1)
+    world.load("stock")
+    deliver(world, "2026-01-01", "sku,pieces\na,1\n", 1)  # touched, not changed
+    assert world.load("stock") == []
+    assert world.query("select state from ops.batch order by batch_id") == [("published",), ("unchanged",)]
+
+
+def test_E16_a_file_with_other_content_supersedes_and_takes_its_removed_rows_along(world: World) -> None:
+    world.declare(STOCK)
+    deliver(world, "2026-01-01", "sku,pieces\na,1\nb,2\n", 2)
+    world.load("stock")
+    deliver(world, "2026-01-01", "sku,pieces\na,5\n", 1)
+    world.load("stock")
+    assert world.history("shop__stock", "sku", "pieces").keys() == {"a"}
+    assert world.query("select state, superseded_seq > 0 from ops.batch order by batch_id") == [("superseded", True), ("published", None)]
+    assert world.query("select count(*) from staging.shop__stock") == [(3,)], "the log is only ever added to"
+
+
+def test_E15_events_delivered_again_under_another_name_are_a_no_op(world: World) -> None:
+    world.declare("""
+        events:
+          description: events
+          from: {files: {connection: drop, path: "{name}.jsonl", format: jsonl}}
+          mode: append
+          key: [id]
+          columns: {id: {type: bigint, required: true}}
+    """)
+    world.deliver("one.jsonl", '{"id": 1}\n{"id": 2}\n{"id": 2}\n')
+    (first,) = world.load("events")
+    assert (first.rows_applied, first.rows_duplicate) == (2, 1)
+    world.deliver("renamed.jsonl", '{"id": 1}\n{"id": 2}\n{"id": 2}\n')
+    assert world.load("events") == []
+    assert world.query("select verdict from ops.batch where state = 'unchanged'") == [("the same content as one.jsonl",)]
+
+
+def test_L6_a_file_of_rejects_is_refused_and_its_rows_stay_in_quarantine(world: World) -> None:
+    world.declare(STOCK)
+    deliver(world, "2026-01-01", "sku,pieces\na,x\nb,y\n", 2)
+    with pytest.raises(GateRefused, match="2 of 2 rows break the contract"):
+        world.load("stock")
+    assert len(quarantine(world)) == 2
+    assert world.query("select state from ops.batch") == [("refused",)]
+
+
+def test_one_refused_file_does_not_hold_up_the_others(world: World) -> None:
+    world.declare(STOCK)
+    deliver(world, "2026-01-01", "sku,pieces\na,x\n", 1)
+    deliver(world, "2026-01-02", "sku,pieces\na,1\n", 1)
+    with pytest.raises(GateRefused):
+        world.load("stock")
+    assert world.query("select unit, state from ops.batch order by unit") == [
+        ("stock/2026-01-01.csv", "refused"),
+        ("stock/2026-01-02.csv", "published"),
+    ]
+
+
+def test_D1_a_field_that_the_contract_does_not_know_is_rescued_and_said_once(world: World) -> None:
+    world.declare(STOCK)
+    for day in ("2026-01-01", "2026-01-02"):
+        deliver(world, day, "sku,pieces,colour\na,1,red\n", 1)
+    world.load("stock")
+    assert world.query("select distinct _rescued->>'colour' from staging.shop__stock") == [("red",)]
+    assert world.query("select kind, column_name from ops.schema_event where kind = 'new_column'") == [("new_column", "colour")]
+
+
+def test_D2_a_required_field_that_is_missing_refuses_the_file(world: World) -> None:
+    world.declare(STOCK)
+    deliver(world, "2026-01-01", "sku,amount\na,1\n", 1)
+    with pytest.raises(GateRefused, match="no field for the required columns pieces"):
+        world.load("stock")
+
+
+def test_D5_order_and_case_of_fields_do_not_matter_but_an_ambiguous_name_does(world: World) -> None:
+    world.declare(STOCK)
+    deliver(world, "2026-01-01", "Pieces,SKU\n1,a\n", 1)
+    world.load("stock")
+    assert world.query("select sku, pieces from staging.shop__stock") == [("a", 1)]
+    deliver(world, "2026-01-02", "sku,Sku,pieces\na,b,1\n", 1)
+    with pytest.raises(GateRefused, match="occur more than once"):
+        world.load("stock")
+
+
+def test_a_message_never_holds_a_value(world: World) -> None:
+    world.declare(STOCK.replace("max_reject_share: 0.5", "max_reject_share: 0"))
+    deliver(world, "2026-01-01", "sku,pieces\na,canary-4711\n", 1)
+    with pytest.raises(GateRefused) as refusal:
+        world.load("stock")
+    recorded = world.query("select coalesce(string_agg(message, ''), '') from ops.gate_result")[0][0]
+    reasons = world.query("select string_agg(reason, '') from ops.quarantine")[0][0]
+    assert "4711" not in str(refusal.value) + recorded + reasons
