@@ -12,7 +12,7 @@ SLUICE_OURAIRPORTS_ARCHIVE ?= $(wildcard ../shared/data/ourairports-2026.tar.xz)
 export SLUICE_OURAIRPORTS_ARCHIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint dev down clean lock
+.PHONY: help run test lint dev down clean lock bench-orchestration
 
 help: ## Show this list
 	@echo "make run            set up, run everything once, keep the web UI up until Ctrl-C"
@@ -22,6 +22,7 @@ help: ## Show this list
 	@echo "make dev            a shell for dbt in the running warehouse, with schemas of your own"
 	@echo "make down           stop what a make run has running or left behind"
 	@echo "make clean          show what would be removed: local data, logs, .venv; YES=1 removes it"
+	@echo "make bench-orchestration   the warehouse DAG against a bare dbt build of the same project"
 	@echo "make lock           compile requirements*.in into the pinned, hashed requirements*.txt"
 	@echo
 	@echo "Ports: SLUICE_POSTGRES_PORT=55432 SLUICE_WEB_PORT=8080 SLUICE_SHOP_PORT=8099 SLUICE_DELIVERIES_PORT=8098"
@@ -69,3 +70,6 @@ $(VENV)/.dev: $(VENV)/.run requirements-dev.txt
 	@echo "installing the tools for tests and lint into $(VENV)"
 	@$(PIP) --require-hashes -r requirements-dev.txt
 	@touch $@
+
+bench-orchestration: $(VENV)/.dev ## The warehouse DAG against a bare dbt build
+	@exec $(BIN)/python benchmarks/orchestration.py $(ARGS)

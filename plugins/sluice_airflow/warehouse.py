@@ -27,10 +27,8 @@ _DEADLINE = timedelta(hours=2)
 _SHORT = timedelta(minutes=15)
 
 
-def warehouse_dag(
-    sources: Iterable[Source], doc_md: str | None, converters: dict[Any, Any] = NODE_CONVERTERS
-) -> DAG:
-    """Build `warehouse`. `converters` turn dbt nodes into tasks; an empty dict leaves that to stock Cosmos."""
+def warehouse_dag(sources: Iterable[Source], doc_md: str | None) -> DAG:
+    """Build `warehouse` for the assets of `sources`, over every model of the manifest."""
     logging.getLogger("cosmos").setLevel(
         logging.WARNING
     )  # 40 lines about rendering, in the log of every task
@@ -69,13 +67,13 @@ def warehouse_dag(
                 **code,
             )
             if project.layer(layer):
-                before >> _group(layer, converters) >> gate
+                before >> _group(layer) >> gate
             before >> gate
             before = gate
     return dag
 
 
-def _group(layer: str, converters: dict[Any, Any]) -> DbtTaskGroup:
+def _group(layer: str) -> DbtTaskGroup:
     """One task per model. Tests have none of their own: they run inside the transaction that builds their model."""
     place = warm_dbt.project_dir()
     return DbtTaskGroup(
@@ -93,7 +91,7 @@ def _group(layer: str, converters: dict[Any, Any]) -> DbtTaskGroup:
             load_method=LoadMode.DBT_MANIFEST,
             select=SELECT[layer],
             test_behavior=TestBehavior.NONE,
-            node_converters=converters,
+            node_converters=NODE_CONVERTERS,
         ),
         operator_args={
             "append_env": True,
