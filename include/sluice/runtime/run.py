@@ -135,7 +135,7 @@ class Session:
         found = load_folder(settings.sources_dir())
         if found.faults:
             raise RuntimeFault("these declarations cannot be used:\n" + "\n".join(map(str, found.faults)))
-        tables = [(name, table.name) for name, source in found.sources.items() for table in source.tables]
+        tables = [(name, table) for name, source in found.sources.items() for table in source.tables]
         left_out = {dag_id.removeprefix(INGEST) for dag_id in self.not_run}
         wanted = {f"{INGEST}{name}" for name in found.sources} | {WAREHOUSE_DAG}
         return [each for each in tables if each[0] not in left_out], wanted
