@@ -3,7 +3,8 @@
     docs/reference/convergent-models.md.
 
     config: unique_key (column or list: the grain), recompute_by (column, default unique_key),
-            touched_by ({input: column of this model that carries the input's change key})
+            touched_by ({input: column of this model that carries the input's change key; none when the input only has to
+            be there first, because no value of this model comes from it})
 -#}
 {% materialization convergent, adapter='postgres', supported_languages=['sql'] %}
     {%- set unique_key = config.require('unique_key') -%}
@@ -90,9 +91,15 @@
 
     {%- if plan.is_full or plan.count > 0 -%}
         {#- 2. the rows it should have, for what was touched, and the difference -#}
-        {%- set slice = 'true' if plan.is_full else recompute_by ~ ' = any(array(select value from sluice_touched))' -%}
+        {%- set slice = 'true' if plan.is_full else recompute_by ~ ' in (select value from sluice_touched)' -%}
         {%- set columns = adapter.get_columns_in_relation(target) | map(attribute='quoted') | join(', ') -%}
-        {%- do run_query('create temporary table sluice_wanted on commit drop as select ' ~ columns ~ ' from (' ~ sql ~ ') as wanted where ' ~ slice) -%}
+        {%- set rows = 'select ' ~ columns ~ ' from (' ~ sql ~ ') as wanted' -%}
+        {%- if plan.is_full -%}
+            {%- do run_query('create temporary table sluice_wanted on commit drop as ' ~ rows) -%}
+        {%- else -%}
+            {%- do run_query('create temporary table sluice_wanted on commit drop as select ' ~ columns ~ ' from ' ~ target ~ ' where false') -%}
+            {%- do sluice_for_keys('insert into sluice_wanted ' ~ rows ~ ' where wanted.' ~ recompute_by ~ ' = any($1)', 'select value from sluice_touched') -%}
+        {%- endif -%}
         {%- do sluice_refuse_duplicates(name, keys) -%}
         {%- do run_query('create temporary table sluice_gone on commit drop as select ' ~ columns ~ ' from ' ~ target ~ ' where ' ~ slice ~ ' except all select ' ~ columns ~ ' from sluice_wanted') -%}
         {%- do run_query('create temporary table sluice_come on commit drop as select ' ~ columns ~ ' from sluice_wanted except all select ' ~ columns ~ ' from ' ~ target ~ ' where ' ~ slice) -%}
@@ -104,6 +111,8 @@
         {%- endcall -%}
         {%- set counts = run_query('select (select count(*) from sluice_come), (select count(*) from sluice_gone)')[0] -%}
         {%- set inserted, deleted = counts[0] | int, counts[1] | int -%}
+        {#- Its readers are next, and autovacuum may not have come by: without statistics they would plan for an empty table. -#}
+        {%- if plan.is_full -%}{%- do run_query('analyze ' ~ target) -%}{%- endif -%}
     {%- else -%}
         {%- call statement('main') -%} select 'nothing changed upstream of {{ name }}' {%- endcall -%}
         {%- set inserted, deleted = 0, 0 -%}
@@ -173,15 +182,15 @@
     {%- do run_query('create temporary table sluice_touched (value ' ~ types[recompute_by] ~ ' primary key) on commit drop') -%}
     {%- for node in sluice_inputs(model) -%}
         {%- set column = touched_by[node.name] -%}
-        {%- set changed = sluice_changed_keys(node, marks[node.name], column, types) -%}
+        {%- set changed = sluice_changed_keys(node, marks[node.name], column, types) if column is not none else none -%}
         {%- if changed == 'everything' -%}{{ return({'is_full': true, 'count': 0}) }}{%- endif -%}
         {%- if changed -%}
             {%- if column == recompute_by -%}
                 {%- do run_query('insert into sluice_touched ' ~ changed ~ ' on conflict do nothing') -%}
             {%- else -%}
                 {#- Rows that carry the key now, and rows that will: both may be wrong. -#}
-                {%- do run_query('insert into sluice_touched select distinct ' ~ recompute_by ~ ' from ' ~ target ~ ' where ' ~ column ~ ' = any(array(' ~ changed ~ ')) and ' ~ recompute_by ~ ' is not null on conflict do nothing') -%}
-                {%- do run_query('insert into sluice_touched select distinct ' ~ recompute_by ~ ' from (' ~ sql ~ ') as wanted where ' ~ column ~ ' = any(array(' ~ changed ~ ')) and ' ~ recompute_by ~ ' is not null on conflict do nothing') -%}
+                {%- do run_query('insert into sluice_touched select distinct ' ~ recompute_by ~ ' from ' ~ target ~ ' where ' ~ column ~ ' in (' ~ changed ~ ') and ' ~ recompute_by ~ ' is not null on conflict do nothing') -%}
+                {%- do sluice_for_keys('insert into sluice_touched select distinct ' ~ recompute_by ~ ' from (' ~ sql ~ ') as wanted where wanted.' ~ column ~ ' = any($1) and ' ~ recompute_by ~ ' is not null on conflict do nothing', changed) -%}
             {%- endif -%}
         {%- endif -%}
     {%- endfor -%}
@@ -189,6 +198,16 @@
     {%- set count = run_query('select count(*) from sluice_touched')[0][0] | int -%}
     {%- set known = run_query("select greatest(reltuples, 0)::bigint from pg_class where oid = '" ~ target ~ "'::regclass")[0][0] | int -%}
     {{ return({'is_full': count > 1000 and count * 3 > known, 'count': count}) }}
+{% endmacro %}
+
+
+{#-
+    Run `statement`, in which $1 stands for the array of what the query `keys` returns. The planner sees the keys as a constant:
+    it pushes the filter down through windows and groups to an index, knows how many rows to expect, and hashes the keys
+    where it must compare each row. A subquery in their place is compared with every row, one key after another.
+-#}
+{% macro sluice_for_keys(statement, keys) %}
+    {%- do run_query("do $sluice$ begin execute $statement$" ~ statement ~ "$statement$ using array(" ~ keys ~ "); end $sluice$") -%}
 {% endmacro %}
 
 
@@ -213,7 +232,7 @@
         {%- do run_query("select set_config('sluice.include_superseded', 'on', true)") -%}
         {%- do run_query('create temporary table ' ~ temporary ~ ' on commit drop as select distinct ' ~ column ~ ' as value from ' ~ relation
             ~ (' where _batch_id in (' ~ ids | join(', ') ~ ')' if column == entity
-               else ' where ' ~ entity ~ ' = any(array(select ' ~ entity ~ ' from ' ~ relation ~ ' where _batch_id in (' ~ ids | join(', ') ~ ')))')) -%}
+               else ' where ' ~ entity ~ ' in (select ' ~ entity ~ ' from ' ~ relation ~ ' where _batch_id in (' ~ ids | join(', ') ~ '))')) -%}
         {%- do run_query("select set_config('sluice.include_superseded', 'off', true)") -%}
         {{ return('select value::' ~ types[column] ~ ' from ' ~ temporary ~ ' where value is not null') }}
     {%- endif -%}

@@ -1,0 +1,22 @@
+{#-
+    Indexes of a change log, for the columns by which models look into it: without one, recomputing one order costs a scan of
+    all of them. A post-hook of a staging view, which knows what is asked of it:
+
+        config(unique_key='order_line_id', post_hook="{{ log_index(['order_id']) }}")
+
+    The loader indexes the key and the batch itself. An item that is not a plain name is an expression.
+-#}
+{% macro log_index(columns) %}
+    {%- if execute and not flags.EMPTY and not env_var('SLUICE_SCHEMA_PREFIX', '') -%}
+        {%- for node_id in model.depends_on.nodes if node_id in graph.sources -%}
+            {%- set log = graph.sources[node_id] -%}
+            {%- set present = run_query("select indexname from pg_indexes where schemaname = '" ~ log.schema ~ "' and tablename = '" ~ log.identifier ~ "'").columns[0].values() -%}
+            {%- for column in columns -%}
+                {%- set name = log.identifier[:40] ~ '__' ~ (column if column | length < 20 else local_md5(column)[:8]) -%}
+                {%- if name not in present -%}
+                    {%- do run_query('create index if not exists ' ~ adapter.quote(name) ~ ' on ' ~ adapter.quote(log.schema) ~ '.' ~ adapter.quote(log.identifier) ~ ' ((' ~ column ~ '))') -%}
+                {%- endif -%}
+            {%- endfor -%}
+        {%- endfor -%}
+    {%- endif -%}
+{% endmacro %}

@@ -1,0 +1,42 @@
+{#-
+    Views are replaced in place. dbt's own materialization makes a new one and drops the old one with everything that hangs on it:
+    running one staging model alone would take the views above it away, an analyst's among them.
+    Where the columns are no longer the same or more, there is no other way, and dbt's way is taken.
+-#}
+{% materialization view, adapter='postgres' %}
+    {%- set existing = load_cached_relation(this) -%}
+    {%- set target = this.incorporate(type='view') -%}
+    {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+
+    {%- if existing is not none and not (existing.is_view and view_can_be_replaced(existing, sql)) -%}
+        {%- do adapter.drop_relation(existing) -%}
+        {%- set existing = none -%}
+    {%- endif -%}
+    {%- call statement('main') -%}
+        create or replace view {{ target }} as (
+            {{ sql }}
+        );
+    {%- endcall -%}
+
+    {%- do apply_grants(target, config.get('grants'), should_revoke=should_revoke(existing, full_refresh_mode=True)) -%}
+    {%- do persist_docs(target, model) -%}
+    {{ run_hooks(post_hooks, inside_transaction=True) }}
+    {%- do adapter.commit() -%}
+    {{ run_hooks(post_hooks, inside_transaction=False) }}
+    {{ return({'relations': [target]}) }}
+{% endmaterialization %}
+
+
+{#- Whether the columns of the view are the first of the query's, with the same names and types. -#}
+{% macro view_can_be_replaced(view, sql) %}
+    {%- set wanted = [] -%}
+    {%- for column in get_column_schema_from_query('select * from (' ~ sql ~ ') as probe where false') -%}
+        {%- do wanted.append((column.name, column.data_type)) -%}
+    {%- endfor -%}
+    {%- set present = [] -%}
+    {%- for column in get_column_schema_from_query('select * from ' ~ view ~ ' where false') -%}
+        {%- do present.append((column.name, column.data_type)) -%}
+    {%- endfor -%}
+    {{ return(wanted[:present | length] == present) }}
+{% endmacro %}

@@ -1,0 +1,88 @@
+{{ config(
+    materialized='convergent',
+    unique_key='session_key',
+    recompute_by='visitor_id',
+    touched_by={'stg_shop__clickstream': 'visitor_id'},
+) }}
+
+with events as (
+
+    select * from {{ current_rows(ref('stg_shop__clickstream'), 'event_id') }}
+
+),
+
+marked as (
+
+    select
+        *,
+        coalesce(occurred_at - lag(occurred_at) over visit >= interval '30 minutes', true) as opens_session
+    from events
+    window visit as (partition by visitor_id order by occurred_at, event_id)
+
+),
+
+numbered as (
+
+    select
+        *,
+        count(*) filter (where opens_session) over visit as session_number
+    from marked
+    window visit as (partition by visitor_id order by occurred_at, event_id)
+
+),
+
+grouped as (
+
+    select
+        visitor_id,
+        session_number,
+        (array_agg(event_id order by occurred_at, event_id))[1] as first_event_id,
+        (array_agg(customer_id order by occurred_at desc, event_id desc) filter (where customer_id is not null))[1]
+            as customer_id,
+        (array_agg(device order by occurred_at, event_id))[1] as device,
+        (array_agg(page_url order by occurred_at, event_id))[1] as landing_page_url,
+        (array_agg(referrer_url order by occurred_at, event_id))[1] as referrer_url,
+        min(occurred_at) as started_at,
+        max(occurred_at) as ended_at,
+        count(*) as event_count,
+        count(*) filter (where event_type = 'page_view') as page_view_count,
+        count(*) filter (where event_type = 'product_view') as product_view_count,
+        count(*) filter (where event_type = 'add_to_cart') as add_to_cart_count,
+        count(*) filter (where event_type = 'checkout') as checkout_count,
+        count(*) filter (where event_type = 'purchase') as purchase_count
+    from numbered
+    group by visitor_id, session_number
+
+),
+
+final as (
+
+    select
+        -- keys
+        md5(jsonb_build_array(visitor_id, first_event_id)::text)::uuid as session_key,
+        visitor_id,
+        customer_id,
+        first_event_id,
+
+        -- attributes
+        device,
+        landing_page_url,
+        referrer_url,
+
+        -- measures
+        event_count,
+        page_view_count,
+        product_view_count,
+        add_to_cart_count,
+        checkout_count,
+        purchase_count,
+
+        -- times
+        started_at,
+        ended_at
+
+    from grouped
+
+)
+
+select * from final

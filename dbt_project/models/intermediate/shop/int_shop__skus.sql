@@ -1,0 +1,6 @@
+-- A live product before a deleted one, and the younger of two.
+select distinct on (sku)
+    sku,
+    product_id
+from {{ ref('snap_shop__products') }}
+order by sku, dbt_valid_to desc, dbt_is_deleted, product_id desc
