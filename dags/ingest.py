@@ -1,4 +1,6 @@
-"""One Airflow DAG per declaration in `include/sources`. A file with faults has none: see `declaration_faults.py`."""
+"""One Airflow DAG per declaration in `include/sources`. A file with faults has none: see
+`declaration_faults.py`.
+"""
 
 from sluice_airflow.ingest import ingest_dag
 

@@ -1,10 +1,12 @@
 """# operations
 
-Looks every morning at how old each table is, and compares it with the `freshness` that its declaration promises. The
-results are rows of the gate `freshness` in `ops.gate_result`; a stale or never-read table fails the task.
+Looks every morning at how old each table is, and compares it with the `freshness` that its declaration
+promises. The results are rows of the gate `freshness` in `ops.gate_result`; a stale or never-read table
+fails the task.
 
-**Connection**: the warehouse. **When it is red**: the log names the table, its age and whom to ask; run the table's ingest
-DAG, then clear the task. `sluice gate show --gate freshness` prints the same. It can be triggered at any time.
+**Connection**: the warehouse. **When it is red**: the log names the table, its age and whom to ask; run the
+table's ingest DAG, then clear the task. `sluice gate show --gate freshness` prints the same. It can be
+triggered at any time.
 """
 
 from datetime import UTC, datetime, timedelta

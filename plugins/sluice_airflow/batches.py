@@ -74,11 +74,12 @@ order by 1
 class AnnounceOperator(EngineOperator):
     """Tell the warehouse that a source has something new, or end as skipped when it has not.
 
-    One asset per source, not one per table: five tables that publish within seconds of each other start one warehouse
-    run, not two. Airflow writes no event for a skipped task, so a run that applied nothing wakes nobody. It is a teardown:
-    it also runs when one table failed, so that the others' rows go on, and it does not hide that failure, because Airflow
-    decides the state of the run by the tasks before a teardown. A lost announcement delays, and loses nothing: the
-    warehouse drains whatever is published, and has a periodic run.
+    One asset per source, not one per table: five tables that publish within seconds of each other start one
+    warehouse run, not two. Airflow writes no event for a skipped task, so a run that applied nothing wakes
+    nobody. It is a teardown: it also runs when one table failed, so that the others' rows go on, and it
+    does not hide that failure, because Airflow decides the state of the run by the tasks before a teardown.
+    A lost announcement delays, and loses nothing: the warehouse drains whatever is published, and has a
+    periodic run.
     """
 
     def __init__(self, *, source: Source, **kwargs: Any) -> None:

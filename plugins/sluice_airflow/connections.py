@@ -9,7 +9,9 @@ from sluice import settings
 
 @cache
 def use_airflow_connections() -> None:
-    """Let `sluice.settings.connection` ask Airflow (UI, secret backends) for what the environment does not name."""
+    """Let `sluice.settings.connection` ask Airflow (UI, secret backends) for what the environment does not
+    name.
+    """
     settings.register_connection_resolver(_from_airflow)
 
 

@@ -1,9 +1,9 @@
 """Cosmos' operators for a model, a snapshot and a seed, run by `warm_dbt` instead of a copy of the project.
 
-Cosmos still renders the graph, builds the command and templates `env`, `vars`, `select` and `full_refresh`. Left out of its
-`run_command`: the temporary copy of the project, `dbt deps`, the partial-parse cache, reading artifacts back for
-OpenLineage. A task here is one node, its tests run inside the transaction that builds it (macros/sluice/gate.sql), and
-the layers announce themselves by assets of their own.
+Cosmos still renders the graph, builds the command and templates `env`, `vars`, `select` and `full_refresh`.
+Left out of its `run_command`: the temporary copy of the project, `dbt deps`, the partial-parse cache,
+reading artifacts back for OpenLineage. A task here is one node, its tests run inside the transaction that
+builds it (macros/sluice/gate.sql), and the layers announce themselves by assets of their own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Warm:
         nodes = list(result.result.results)
         if not nodes:
             raise AirflowFailException(
-                f"dbt knows no node for {' '.join(cmd[1:])}. The manifest is older than the project: run dbt parse"
+                f"dbt knows no node for {' '.join(cmd[1:])}. Write the manifest anew: dbt parse"
             )
         for node in nodes:
             log.info("%s: %s (%s) in %.2f s", node.node.name, node.status, node.message, node.execution_time)

@@ -7,20 +7,35 @@ from typing import Any
 
 from airflow.sdk import SkipMixin
 
+from sluice.declarations import Source
 from sluice.gates import Model
 from sluice_airflow.steps import EngineOperator
 
 
 class PendingOperator(EngineOperator, SkipMixin):
-    """Ask the ledger whether a model has something to read. If none has, everything after this is skipped, and that is recorded."""
+    """Ask the ledger whether a model has something to read. If none has, all after this is skipped, and
+    recorded.
 
-    def __init__(self, *, models: Sequence[Model], fingerprint: str, **kwargs: Any) -> None:
+    First gives every declared table its change log: a view over a source that was never read is empty, not
+    an error.
+    """
+
+    def __init__(
+        self, *, models: Sequence[Model], fingerprint: str, sources: Sequence[Source], **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.models, self.fingerprint = tuple(models), fingerprint
+        self.models, self.fingerprint, self.sources = tuple(models), fingerprint, tuple(sources)
 
     def step(self, context: Any) -> bool:
         """Look, and skip the rest of the run if it would change nothing."""
+        from sluice import warehouse
         from sluice.gates import pending
+        from sluice.loading.log import ensure
+
+        with warehouse.connect() as connection:
+            for source in self.sources:
+                for table in source.tables.values():
+                    ensure(connection, table)
 
         found = pending(context["dag_run"].run_id, self.models, self.fingerprint)
         for reason in found.reasons:
@@ -33,7 +48,9 @@ class PendingOperator(EngineOperator, SkipMixin):
 
 
 class GateOperator(EngineOperator):
-    """Judge a layer after it was built. A blocking check that is not a pass fails the task; so does an absent result."""
+    """Judge a layer after it was built. A blocking check that is not a pass fails the task; so does an absent
+    result.
+    """
 
     def __init__(
         self,

@@ -67,7 +67,8 @@ def _steps(source: Source, table: Table) -> PublishOperator:
 def _page(source: Source, path: Path) -> str:
     """What a person reads about the DAG in the web UI: all of it from the declaration."""
     tables = "\n".join(
-        f"| `{table.name}` | {table.mode.value} | {', '.join(table.key)} | {' '.join(table.description.split())} |"
+        f"| `{table.name}` | {table.mode.value} | {', '.join(table.key)} |"
+        f" {' '.join(table.description.split())} |"
         for table in source.tables.values()
     )
     connections = "\n".join(f"- `{name}`" for name in sorted(source.connections))
@@ -81,7 +82,8 @@ def _page(source: Source, path: Path) -> str:
 
             ## Steps, for each table
 
-            1. **wait** until there is something complete to read; after {wait} it gives up and says what was missing.
+            1. **wait** until there is something complete to read; after {wait} it gives up
+               and says what was missing.
             2. **land** reads every pending unit into a table of its own that nobody else sees.
             3. **audit** judges it. A refused batch fails the task at once; staging keeps the rows it had.
             4. **publish** moves it into the change log, in one transaction.
@@ -100,10 +102,10 @@ def _page(source: Source, path: Path) -> str:
 
             - A failed task: clear it. What was landed or published already is recognised, never loaded twice.
             - Everything that is pending: trigger the DAG. It takes no parameters.
-            - Past intervals: `airflow backfill create --dag-id ingest_{source} --from-date … --to-date … --reprocess-behavior completed`.
-              The warehouse converges by itself.
+            - Past intervals: `airflow backfill create --dag-id ingest_{source} --from-date … --to-date …
+              --reprocess-behavior completed`. The warehouse converges by itself.
             - What came of it: `sluice gate show`, or `ops.batch` and `ops.quarantine` in the warehouse.
-            """
+        """
     ).format(
         tables=tables,
         connections=connections,

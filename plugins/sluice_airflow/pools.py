@@ -1,4 +1,5 @@
-"""The pools that the DAGs name. A task in a pool that does not exist waits for ever, so they are listed in one place.
+"""The DAGs' pools. A task in a pool that does not exist waits for ever, so they are listed in one
+place.
 
 `make run` and the Docker image create them from here; a test asserts that no task names another.
 """
@@ -29,7 +30,7 @@ def source_pool(connection: str) -> str:
 
 
 def required_pools(sources: Iterable[Source]) -> dict[str, Pool]:
-    """Every pool that the DAGs of `sources` and the warehouse need: name → what `airflow pools import` takes."""
+    """Every pool that the DAGs of `sources` and the warehouse need, as `airflow pools import` takes them."""
     pools = {DBT: Pool(slots=_DBT_SLOTS, description="dbt nodes at once", include_deferred=False)}
     for source in sources:
         for connection in sorted(source.connections):

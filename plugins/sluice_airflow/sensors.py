@@ -19,10 +19,12 @@ _POLL = timedelta(seconds=15)
 
 
 class ReadySensor(BaseOperator):
-    """Succeed when there is something complete to read. The first look costs one short task; only a wait is deferred.
+    """Succeed when there is something complete to read. The first look costs one short task; only a wait is
+    deferred.
 
-    Needs `retries` of at least 1: Airflow 3.3 fails a deferred task whose trigger fires before the scheduler has
-    noticed that it was deferred (apache/airflow 72716). Giving up after the source's `wait` is final and is not retried.
+    Needs `retries` of at least 1: Airflow 3.3 fails a deferred task whose trigger fires before the
+    scheduler has noticed that it was deferred (apache/airflow 72716). Giving up after the source's `wait`
+    is final and is not retried.
     """
 
     def __init__(self, *, source: Source, table: Table, poll: timedelta = _POLL, **kwargs: Any) -> None:
@@ -57,7 +59,7 @@ class ReadySensor(BaseOperator):
             return
         raise AirflowFailException(
             f"{self.table.log_name}: gave up. Waited since {event['since'][:16].replace('T', ' ')} UTC for: "
-            f"{event['waiting_for']}. Nothing was read. Ask {self.source.owner}; when it is there, clear this task"
+            f"{event['waiting_for']}. Nothing was read. Ask {self.source.owner}; then clear this task"
         )
 
 

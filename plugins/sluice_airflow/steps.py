@@ -1,4 +1,4 @@
-"""What the engine's tasks have in common: how a run is named, how long they may take, how a refusal is told."""
+"""What the engine's tasks have in common: how a run is named, how long it may take, how a refusal is told."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ class EngineOperator(BaseOperator):
 
 
 def run_context(context: Any) -> RunContext:
-    """The run as the engine knows it. A backfill reads its interval again; every other run drains what is pending."""
+    """The run as the engine knows it. A backfill reads its interval again; every other run drains what is
+    pending.
+    """
     from sluice.loading import RunContext
 
     run = context["dag_run"]
@@ -48,7 +50,9 @@ def run_context(context: Any) -> RunContext:
 
 @contextmanager
 def engine(timeout: timedelta | None) -> Iterator[None]:
-    """Airflow's connections inside; every SQL statement bounded by the task's own timeout; errors as one clean line."""
+    """Airflow's connections inside; every statement bounded by the task's own timeout; errors as one clean
+    line.
+    """
     from sluice.errors import SluiceError
     from sluice.gates import GateFailed
     from sluice.settings import SettingsError

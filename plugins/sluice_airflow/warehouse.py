@@ -54,7 +54,7 @@ def warehouse_dag(sources: Iterable[Source], doc_md: str | None) -> DAG:
         },
         deadline=deadline("warehouse", _OWNER, _DEADLINE),
     ) as dag:
-        before: Any = PendingOperator(task_id="pending", models=project.models, **code)
+        before: Any = PendingOperator(task_id="pending", models=project.models, sources=declared, **code)
         for layer in LAYERS:
             gate = GateOperator(
                 task_id=f"gate_{layer}",
@@ -74,7 +74,9 @@ def warehouse_dag(sources: Iterable[Source], doc_md: str | None) -> DAG:
 
 
 def _group(layer: str) -> DbtTaskGroup:
-    """One task per model. Tests have none of their own: they run inside the transaction that builds their model."""
+    """One task per model. Tests have none of their own: they run inside the transaction that builds their
+    model.
+    """
     place = warm_dbt.project_dir()
     return DbtTaskGroup(
         group_id=layer,

@@ -1,8 +1,10 @@
-"""Run one dbt node in a process that already holds dbt and the parsed manifest. Measurements: docs/decisions/cosmos-speed.md.
+"""Run one dbt node in a process that already holds dbt and the parsed manifest. Measurements:
+docs/decisions/cosmos-speed.md.
 
-A dbt command spends 3 to 4 s before its first SQL statement: imports, the project's configuration, the manifest. Task
-processes are forked from a parent that called `preload()` and inherit all of it, so that a node costs about 0.1 s plus its SQL.
-Without a preloaded parent everything here still works; it is only slower.
+A dbt command spends 3 to 4 s before its first SQL statement: imports, the project's configuration, the
+manifest. Task processes are forked from a parent that called `preload()` and inherit all of it, so that a
+node costs about 0.1 s plus its SQL. Without a preloaded parent everything here still works; it is only
+slower.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
 
 _loaded: tuple[tuple[Path, int, int], Manifest] | None = None
 
-# Nothing is written beside the result: tasks run side by side, and artifacts or a log file of one would overwrite another's.
+# Nothing is written beside the result: tasks run side by side, and artifacts or a log file of one would
+# overwrite another's.
 _QUICK = (
     "--no-write-json",
     "--log-level-file=none",
     "--no-use-colors",
+    "--quiet",  # the task logs one line of its own; errors are shown all the same
     "--no-populate-cache",
     "--no-send-anonymous-usage-stats",
     "--no-version-check",
@@ -39,7 +43,8 @@ def project_dir() -> Path:
 
 
 def manifest_path() -> Path:
-    """The manifest that `dbt parse` wrote for the scheduler: `SLUICE_DBT_MANIFEST`, or that in the project's `target/`.
+    """The manifest that `dbt parse` wrote for the scheduler: `SLUICE_DBT_MANIFEST`, or that in the project's
+    `target/`.
 
     A path of its own keeps a developer's `dbt build` from replacing it under running tasks.
     """
@@ -51,7 +56,12 @@ def manifest_path() -> Path:
 def run_node(command: list[str], environment: Mapping[str, str]) -> dbtRunnerResult:
     """Run a dbt command such as `["run", "--select", "dim_customer"]` with the manifest of the project."""
     from dbt.cli.main import dbtRunner
+    from dbt_common.behavior_flags import BehaviorFlagRendered
 
+    # dbt labels each behaviour flag with the module that asked, by walking the stack through every loaded
+    # module: 0.25 s below Airflow's 70 frames, more than all else. The label appears in one warning only.
+    # May go when dbt passes a source.
+    BehaviorFlagRendered._default_source = staticmethod(lambda: "dbt.adapters")
     place = str(project_dir())
     arguments = [*command, "--project-dir", place, "--profiles-dir", place, "--threads", "1", *_QUICK]
     with _environment(environment):
@@ -59,7 +69,7 @@ def run_node(command: list[str], environment: Mapping[str, str]) -> dbtRunnerRes
 
 
 def manifest() -> Manifest:
-    """The parsed project, from memory unless the file changed. Every node of it can be run without parsing."""
+    """The parsed project, from memory unless the file changed. Its nodes run without parsing."""
     global _loaded
     path = manifest_path()
     try:
@@ -73,10 +83,11 @@ def manifest() -> Manifest:
 
 
 def preload() -> None:
-    """Import dbt and Cosmos, read the manifest, and run the parts of dbt that need no database, once for all children.
+    """Import dbt and Cosmos, read the manifest, and run the parts of dbt that need no database, once for all
+    children.
 
-    Called in the parents of task processes by `config/airflow_local_settings.py`. Never raises: a project that is not
-    parsed yet only means that the first task pays.
+    Called in the parents of task processes by `config/airflow_local_settings.py`. Never raises: a project
+    that is not parsed yet only means that the first task pays.
     """
     import dbt.adapters.postgres
     import dbt.compilation
@@ -86,7 +97,7 @@ def preload() -> None:
 
     try:
         # Compiles no node: builds dbt's schemas, configuration and adapter classes, and connects to nothing.
-        run_node(["compile", "--quiet", "--select", "resource_type:unit_test,tag:no_such_tag"], {})
+        run_node(["compile", "--select", "resource_type:unit_test,tag:no_such_tag"], {})
         for macro in manifest().macros.values():
             template_cache.get_node_template(macro)
     except Exception as error:
@@ -96,7 +107,8 @@ def preload() -> None:
 
         reset_adapters()
         gc.collect()
-        gc.freeze()  # a collection in a child would touch, and so copy, every page that it shares with its parent
+        # A collection in a child would touch, and so copy, every page that it shares with its parent.
+        gc.freeze()
 
 
 def _read(path: Path) -> Manifest:

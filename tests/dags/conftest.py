@@ -1,4 +1,6 @@
-"""The DAGs as Airflow loads them, without a database or a scheduler: over declarations and a manifest of this repository."""
+"""The DAGs as Airflow loads them, without a database or a scheduler: over declarations and a manifest of this
+repository.
+"""
 
 import json
 import os
@@ -28,7 +30,8 @@ from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(sys.argv[1], collect_dags=True)
 print("BAG" + json.dumps({
     "dags": {dag.dag_id: {
-        "tags": sorted(dag.tags), "doc": dag.doc_md or "", "catchup": dag.catchup, "runs": dag.max_active_runs,
+        "tags": sorted(dag.tags), "doc": dag.doc_md or "",
+        "catchup": dag.catchup, "runs": dag.max_active_runs,
         "deadlines": [alert.name for alert in dag.deadline or []],
         "schedule": type(dag.timetable).__name__,
         "assets": sorted(asset.name for asset in dag.timetable.asset_condition.objects)
@@ -36,7 +39,7 @@ print("BAG" + json.dumps({
         "tasks": {task.task_id: {
             "type": type(task).__name__, "owner": task.owner, "retries": task.retries, "pool": task.pool,
             "timeout": task.execution_timeout and task.execution_timeout.total_seconds(),
-            "backoff": bool(task.retry_exponential_backoff), "rule": str(getattr(task.trigger_rule, "value", task.trigger_rule)),
+            "backoff": bool(task.retry_exponential_backoff),
             "teardown": task.is_teardown, "after": sorted(task.upstream_task_ids),
             "outlets": sorted(outlet.name for outlet in task.outlets),
         } for task in dag.tasks}} for dag in bag.dags.values()},

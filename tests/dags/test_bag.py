@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def test_each_table_goes_from_wait_to_publish_and_one_announcement_ends_the_run(
         tasks = bag.dags[f"ingest_{name}"]["tasks"]
         assert set(tasks) == {"announce"} | {f"{table}.{step}" for table in source.tables for step in STEPS}
         for table in source.tables:
-            for earlier, later in zip(STEPS, STEPS[1:], strict=False):
+            for earlier, later in pairwise(STEPS):
                 assert tasks[f"{table}.{later}"]["after"] == [f"{table}.{earlier}"]
         assert tasks["announce"]["after"] == sorted(f"{table}.publish" for table in source.tables)
         assert tasks["announce"]["outlets"] == [f"staging.{name}"]
@@ -134,7 +135,8 @@ def test_a_broken_declaration_breaks_only_its_own_dag_and_names_file_line_and_fi
         shutil.copy(path, tmp_path)
     (tmp_path / "broken.yml").write_text(
         "source: broken\ndescription: x\nowner: me\nshedule: daily\n"
-        "tables:\n  t:\n    description: x\n    from: {files: {connection: c, path: x}}\n    mode: full\n    key: [id]\n"
+        "tables:\n  t:\n    description: x\n    from: {files: {connection: c, path: x}}\n    mode: full\n"
+        "    key: [id]\n"
         "    columns:\n      id: {type: nonsense}\n"
     )
 

@@ -1,4 +1,6 @@
-"""Freshness is judged from `ops`: an old table fails, one that was never read is missing, one without a promise is left out."""
+"""Freshness is judged from `ops`: an old table fails, one that was never read is missing, one without a
+promise is left out.
+"""
 
 from sluice.declarations import Source
 from sluice.gates import judge_freshness
@@ -28,8 +30,8 @@ SOURCE = Source.model_validate(
 def test_freshness_is_judged_from_the_ledger(warehouse):
     for table in ("fresh", "stale"):
         warehouse.execute(
-            "insert into ops.batch (source, table_name, unit, state, mode, run_id, published_seq, published_at)"
-            " values ('demo', %s, 'u', 'published', 'full', 'i', ops.next_seq(), clock_timestamp() - interval '2 hours')",
+            "insert into ops.table_read (source, table_name, run_id, read_at)"
+            " values ('demo', %s, 'i', clock_timestamp() - interval '2 hours')",
             (table,),
         )
 

@@ -192,7 +192,8 @@ def test_pending_sees_new_batches_new_code_and_gates_that_did_not_pass(built, tm
         "the models changed since the gate of staging passed",
     )
     built.execute(
-        "insert into ops.batch (source, table_name, unit, state, mode, run_id, published_seq, rows_read, rows_applied)"
+        "insert into ops.batch (source, table_name, unit, state, mode, run_id, published_seq, rows_read,"
+        " rows_applied)"
         " values ('shop', 'orders', 'u', 'published', 'append', 'i', 7, 1, 1)"
     )
     assert pending("p4", models, "v1").reasons == (
@@ -202,5 +203,6 @@ def test_pending_sees_new_batches_new_code_and_gates_that_did_not_pass(built, tm
     judge_layer("marts", "r9", [DIM], fingerprint="v1", expectations=none)
     assert pending("p5", models, "v1").reasons == ("the gate of marts did not pass last time",)
     assert built.execute(
-        "select run_id, observed from ops.gate_result where gate = 'pending' and run_id in ('p2', 'p5') order by 1"
+        "select run_id, observed from ops.gate_result where gate = 'pending' and run_id in ('p2', 'p5')"
+        " order by 1"
     ).fetchall() == [("p2", "0"), ("p5", "1")]

@@ -1,4 +1,6 @@
-"""Checks between layers: what was expected, what was observed, and a verdict in `ops.gate_result` for every one of them."""
+"""Checks between layers: what was expected, what was observed, and a verdict in `ops.gate_result` for every
+one of them.
+"""
 
 from sluice.gates.freshness import judge_freshness
 from sluice.gates.layers import judge_layer

@@ -41,8 +41,9 @@ def show(
                 raise typer.Exit(0)
             run = found[0]
         rows = connection.execute(
-            "select gate, check_name, object, severity, verdict, observed, bound, failing_rows, sample_keys, message"
-            " from ops.gate_result where run_id = %(run)s and (%(gate)s::text is null or gate = %(gate)s)"
+            "select gate, check_name, object, severity, verdict, observed, bound,"
+            " failing_rows, sample_keys,"
+            " message from ops.gate_result where run_id = %(run)s and (%(gate)s::text is null or gate = %(gate)s)"
             " and (not %(failed)s or verdict <> 'pass') order by gate_result_id",
             {"run": run, "gate": gate, "failed": failed},
         ).fetchall()

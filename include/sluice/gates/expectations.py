@@ -1,6 +1,8 @@
-"""Great Expectations suites of a layer, from `include/expectations/<layer>.yml`. How to write one is at the top of those files.
+"""Great Expectations suites of a layer, from `include/expectations/<layer>.yml`. How to write one is at the
+top of those files.
 
-Importing Great Expectations takes 5 to 9 s, so it is imported where it is used, and in the parents of task processes.
+Importing Great Expectations takes 5 to 9 s, so it is imported where it is used, and in the parents of task
+processes.
 """
 
 from __future__ import annotations
@@ -93,8 +95,8 @@ def check_expectations(
 ) -> list[Check]:
     """Run the suites of a layer, and say for every expectation what came of it.
 
-    A table that this run built and left unchanged is not scanned again when every one of its expectations passed before:
-    cost follows change.
+    A table that this run built and left unchanged is not scanned again when every one of its expectations
+    passed before: cost follows change.
     """
     try:
         suites = read_suites(path)
@@ -124,7 +126,8 @@ def _kept(connection: psycopg.Connection, layer: str, run_id: str, suite: Suite)
         for name, bound, seen, first in connection.execute(
             "select distinct on (check_name, bound) check_name, bound, observed, run_id from ops.gate_result"
             " where gate = %s and object = %s and verdict = 'pass' and checked_at > coalesce("
-            "(select max(committed_at) from ops.model_run where relation = %s and state = 'success'), '-infinity')"
+            "(select max(committed_at) from ops.model_run where relation = %s and state = 'success'),"
+            " '-infinity')"
             " order by check_name, bound, gate_result_id desc",
             (layer, suite.table, suite.table),
         )

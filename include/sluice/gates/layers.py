@@ -1,4 +1,6 @@
-"""The gate after a layer: everything that should have been built was built in this run, and is as it should be."""
+"""The gate after a layer: everything that should have been built was built in this run, and is as it should
+be.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,9 @@ def judge_layer(
 ) -> Verdict:
     """Judge `layer` after the run `run_id` built the models `expected`, and record every check.
 
-    `tables` are the declared (source, table) whose change logs feed this layer. `fingerprint` names the code that was
-    run; it is kept with the verdict. `expectations` is the file of the layer's Great Expectations suites.
+    `tables` are the declared (source, table) whose change logs feed this layer. `fingerprint` names the
+    code that was run; it is kept with the verdict. `expectations` is the file of the layer's Great
+    Expectations suites.
     """
     with warehouse.connect() as connection:
         checks = [
@@ -91,7 +94,7 @@ def _every_model_has_a_result(
                     "model_has_a_result",
                     model.relation,
                     "missing",
-                    message="this run wrote no result for it: its task was skipped, or failed before it committed",
+                    message="this run wrote no result for it: its task was skipped, or it failed",
                 )
             )
     return checks
@@ -112,14 +115,15 @@ settled as (
                 + batch.rows_quarantined + batch.rows_late
         ) as unbalanced,
         count(batch.batch_id) filter (
-            where batch.state in ('landed', 'audited') and batch.landed_at < clock_timestamp() - interval '1 day'
+            where batch.state in ('landed', 'audited')
+                and batch.landed_at < clock_timestamp() - interval '1 day'
         ) as stranded
     from declared
     left join ops.batch as batch using (source, table_name)
     group by 1, 2
 ),
 audits as (
-    -- What was published must have passed: a published batch with a blocking check that did not is a hole in the gate.
+    -- What was published must have passed: else there is a hole in the gate.
     select batch.source, batch.table_name, count(*) as failed
     from ops.gate_result as result
     inner join ops.batch as batch using (batch_id)

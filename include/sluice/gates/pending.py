@@ -1,4 +1,6 @@
-"""Is there anything for the warehouse to do? Decided from sequence numbers in `ops`, never from a clock or an event."""
+"""Is there anything for the warehouse to do? Decided from sequence numbers in `ops`, never from a clock or an
+event.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,8 @@ class Pending:
 def pending(run_id: str, models: Sequence[Model], fingerprint: str) -> Pending:
     """Find what the models have not read yet, and record the answer for `run_id`.
 
-    Pending is: a model that was never built, an input with something newer than the model's watermark, other code than
-    the last complete run's, or a layer whose latest gate did not pass.
+    Pending is: a model that was never built, an input with something newer than the model's watermark,
+    other code than the last complete run's, or a layer whose latest gate did not pass.
     """
     with warehouse.connect() as connection:
         reasons = (

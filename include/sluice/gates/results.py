@@ -14,7 +14,7 @@ Severity = Literal["block", "warn"]
 
 
 class GateFailed(Exception):
-    """A blocking check did not pass. The text names each check and its table; the verdict is recorded already."""
+    """A blocking check did not pass. The text names each check and its table; the verdict is recorded."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Check:
 
     @property
     def blocks(self) -> bool:
-        """Whether the next layer must wait: anything but a pass, unless the check is declared to warn only."""
+        """Whether the next layer must wait: anything but a pass, unless it is declared to warn only."""
         return self.severity == "block" and self.outcome != "pass"
 
     def __str__(self) -> str:
@@ -101,7 +101,7 @@ def record(connection: psycopg.Connection, run_id: str, gate: str, checks: Itera
     ]
     with connection.cursor() as cursor:
         cursor.executemany(
-            "insert into ops.gate_result (run_id, gate, check_name, object, severity, verdict, observed, bound,"
-            " failing_rows, sample_keys, message) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            "insert into ops.gate_result (run_id, gate, check_name, object, severity, verdict, observed,"
+            " bound, failing_rows, sample_keys, message) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             rows,
         )
