@@ -43,7 +43,8 @@ def show(
         rows = connection.execute(
             "select gate, check_name, object, severity, verdict, observed, bound,"
             " failing_rows, sample_keys,"
-            " message from ops.gate_result where run_id = %(run)s and (%(gate)s::text is null or gate = %(gate)s)"
+            " message from ops.gate_result"
+            " where run_id = %(run)s and (%(gate)s::text is null or gate = %(gate)s)"
             " and (not %(failed)s or verdict <> 'pass') order by gate_result_id",
             {"run": run, "gate": gate, "failed": failed},
         ).fetchall()
