@@ -12,18 +12,16 @@ from sluice.declarations import Source
 from sluice.gates.results import Check, Verdict, record
 
 _LAST = """
-select
-    max(coalesce(published_at, audited_at, started_at)) as last_at,
-    extract(epoch from clock_timestamp() - max(coalesce(published_at, audited_at, started_at)))::bigint as age
-from ops.batch
-where source = %s and table_name = %s and state in ('published', 'superseded', 'unchanged')
+select read_at, extract(epoch from clock_timestamp() - read_at)::bigint as age
+from ops.table_read where source = %s and table_name = %s
 """
 
 
 def judge_freshness(sources: Iterable[Source], run_id: str) -> Verdict:
-    """Compare the age of each table's last publish with its declared `freshness`, and record the results.
+    """Compare how long ago each table was known to hold what its source holds with its declared `freshness`;
+    record it.
 
-    A batch that was read and held nothing new counts: the table is known to be current.
+    A reading that found nothing new counts: the table is known to be current.
     """
     checks = []
     with warehouse.connect() as connection:
@@ -40,7 +38,7 @@ def _check(connection: psycopg.Connection, source: Source, table: str, allowed: 
     name = f"staging.{source.source}__{table}"
     if last is None:
         return Check(
-            "is_fresh", name, "missing", bound=str(allowed), message=f"never published; ask {source.owner}"
+            "is_fresh", name, "missing", bound=str(allowed), message=f"never read; ask {source.owner}"
         )
     age = timedelta(seconds=seconds)
     return Check(
@@ -49,5 +47,5 @@ def _check(connection: psycopg.Connection, source: Source, table: str, allowed: 
         "pass" if age <= allowed else "fail",
         observed=str(age),
         bound=str(allowed),
-        message=None if age <= allowed else f"last publish {last:%Y-%m-%d %H:%M} UTC; ask {source.owner}",
+        message=None if age <= allowed else f"last read {last:%Y-%m-%d %H:%M} UTC; ask {source.owner}",
     )

@@ -94,6 +94,15 @@ create table if not exists ops.watermark (
     primary key (source, table_name)
 );
 
+-- When a table in staging was last known to be what the source held: published, or read and found to hold nothing new.
+create table if not exists ops.table_read (
+    source text not null,
+    table_name text not null,
+    read_at timestamptz not null,
+    run_id text not null,
+    primary key (source, table_name)
+);
+
 create table if not exists ops.quarantine (
     quarantine_id bigint generated always as identity primary key,
     batch_id bigint not null references ops.batch (batch_id),

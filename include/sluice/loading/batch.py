@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
@@ -52,8 +53,6 @@ def get(connection: psycopg.Connection, batch_id: int, *, lock: bool = False) ->
 
 def move(connection: psycopg.Connection, batch_id: int, state: str, **values: Any) -> None:
     """Set a batch's state and what came to be known of it. A clock time goes with the state where the ledger has one."""
-    from psycopg import sql
-
     stamp = {"landed": "landed_at", "audited": "audited_at", "published": "published_at"}.get(state)
     sets = [sql.SQL("state = {}").format(state), sql.SQL("heartbeat_at = clock_timestamp()")]
     if stamp:
@@ -87,6 +86,17 @@ def units_known(connection: psycopg.Connection, source: str, table: str) -> dict
         [source, table],
     ).fetchall()
     return {unit: stamp for unit, stamp, state in rows if state in ("published", "unchanged")}
+
+
+def mark_read(connection: psycopg.Connection, source: str, table: str, run_id: str) -> None:
+    """Staging is known to hold what the source holds, as of now."""
+    connection.execute(
+        """
+        insert into ops.table_read (source, table_name, read_at, run_id) values (%s, %s, clock_timestamp(), %s)
+        on conflict (source, table_name) do update set read_at = excluded.read_at, run_id = excluded.run_id
+        """,
+        [source, table, run_id],
+    )
 
 
 def record_check(

@@ -8,7 +8,7 @@ import psycopg
 
 from sluice.errors import LeaseHeld, StaleLease
 
-LEASE = timedelta(minutes=30)  # longer than any statement may run; a crashed holder blocks others no longer than this
+LEASE = timedelta(minutes=10)  # a crashed holder blocks others no longer; a slow one that is overtaken is fenced out
 
 
 def take(connection: psycopg.Connection, source: str, table: str, unit: str, holder: str) -> int:

@@ -40,6 +40,9 @@ def land(source: Source, table: Table, run: RunContext) -> list[int]:
     """Read every pending unit into a landing table of its own. Returns the ids of the batches to audit and publish."""
     with warehouse.connect() as connection:
         units = _pending(connection, source, table, run)
+        if not units and not run.interval:
+            batches.mark_read(connection, source.source, table.name, run.run_id)
+            connection.commit()
         landed = (_land_unit(connection, source, table, unit, run) for unit in units)
         return [batch_id for batch_id in landed if batch_id is not None]
 
@@ -109,6 +112,7 @@ def _land_unit(connection: psycopg.Connection, source: Source, table: Table, uni
         drop_landing(connection, batch_id)
         connection.execute("delete from ops.quarantine where batch_id = %s", [batch_id])
         batches.move(connection, batch_id, "unchanged", rows_read=rows, rows_unchanged=rows, verdict=reason, **_known(read))
+        batches.mark_read(connection, source.source, table.name, run.run_id)
         lease.release(connection, source.source, table.name, unit.name, token)
         connection.commit()
         return None

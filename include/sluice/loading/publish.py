@@ -94,6 +94,7 @@ def _enter(connection: psycopg.Connection, table: Table, batch: Batch, applied: 
         connection.execute(
             "update ops.quarantine set state = 'superseded', state_at = clock_timestamp() where batch_id = any(%s) and state = 'open'", [replaced]
         )
+    batches.mark_read(connection, batch.source, batch.table_name, batch.run_id)
     batches.move(
         connection, batch.batch_id, "published", rows_applied=applied, rows_unchanged=unchanged, rows_deleted=deleted, published_seq=seq
     )

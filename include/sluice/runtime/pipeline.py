@@ -14,6 +14,7 @@ WAREHOUSE_DAG = "warehouse"
 INGEST = "ingest_"
 _PARSED_WITHIN_SECONDS = 180
 _ASSET_EVENT_SECONDS = 8.0  # how long the scheduler may take to turn an asset event into a run
+_DUE_SECONDS = 5.0  # how long the scheduler may take to start a run that is due
 _POLL_SECONDS = 2.0
 
 Note = Callable[[str], None]
@@ -88,17 +89,33 @@ class Pipeline:
     def run(self, dag_ids: list[str], not_run: dict[str, str]) -> Pass:
         """Unpause everything, ingest, build the warehouse; returns what happened."""
         since = datetime.now(UTC)
-        for dag_id in dag_ids:
-            self._api.set_paused(dag_id, dag_id in not_run)
         ingests = [dag_id for dag_id in dag_ids if dag_id.startswith(INGEST) and dag_id not in not_run]
-        for dag_id in ingests:
-            self._api.trigger(dag_id)
+        for dag_id in dag_ids:  # what works on the result, or looks at it, waits until there is one
+            self._api.set_paused(dag_id, dag_id not in ingests)
+        self._start(since, ingests)
         done = self._wait_for_runs(since, ingests, at_least=len(ingests))
         if WAREHOUSE_DAG in dag_ids:
+            self._api.set_paused(WAREHOUSE_DAG, False)
             ends = [task.end for run in done for task in self._tasks(run) if task.end]
             self._wait_for_warehouse(since, ingested=max(ends, default=since))
+        others = [dag_id for dag_id in dag_ids if dag_id not in {*ingests, WAREHOUSE_DAG, *not_run}]
+        for dag_id in others:
+            self._api.set_paused(dag_id, False)
+        self._start(since, others)
+        self._wait_for_runs(since, others, at_least=len(others))
         runs = [run for run in self._api.runs(since=since) if not run.is_active]
         return Pass(since, runs, [task for run in runs for task in self._tasks(run)], dict(not_run))
+
+    def _start(self, since: datetime, dag_ids: list[str]) -> None:
+        """See to it that each has a run. One that is due gets it from the scheduler as soon as it is unpaused."""
+        ask_at = time.monotonic() + _DUE_SECONDS
+        waiting = set(dag_ids)
+        while waiting and time.monotonic() < ask_at:
+            self._check()
+            time.sleep(_POLL_SECONDS / 2)
+            waiting -= {run.dag_id for run in self._api.runs(since=since)}
+        for dag_id in sorted(waiting):
+            self._api.trigger(dag_id)
 
     def _wait_for_warehouse(self, since: datetime, ingested: datetime) -> None:
         """Wait for a warehouse run that began after the last ingest task ended, and so drains all of it.
