@@ -28,7 +28,7 @@ from (
         {{ exchange_rate_id(utc_date('placed_at'), 'currency_code') }} as exchange_rate_id
     from {{ current_rows(ref('stg_shop__orders'), 'order_id') }}
 ) as orders
-left join {{ ref('snap_shop__addresses') }} as addresses
+left join (select * from {{ ref('snap_shop__addresses') }}) as addresses
     on addresses.address_id = orders.shipping_address_id
         and orders.placed_at >= addresses.dbt_valid_from
         and orders.placed_at < addresses.dbt_valid_to
