@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import psycopg
 
 from sluice import settings
@@ -17,7 +19,7 @@ def connect(*, autocommit: bool = False) -> psycopg.Connection:
     return psycopg.connect(
         settings.warehouse_url(),
         autocommit=autocommit,
-        options=_SESSION,
+        options=f"{_SESSION} {os.environ.get('PGOPTIONS', '')}",  # a task's statement_timeout comes that way
         application_name="sluice",
         connect_timeout=10,
         keepalives_idle=20,

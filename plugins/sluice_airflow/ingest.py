@@ -12,7 +12,6 @@ from sluice.declarations import Source, Table
 from sluice_airflow.assets import staging_asset
 from sluice_airflow.batches import AnnounceOperator, AuditOperator, LandOperator, PublishOperator
 from sluice_airflow.deadlines import deadline
-from sluice_airflow.pools import source_pool
 from sluice_airflow.sensors import ReadySensor
 from sluice_airflow.steps import DEFAULTS
 
@@ -47,7 +46,7 @@ def ingest_dag(source: Source, path: Path) -> DAG:
 
 def _steps(source: Source, table: Table) -> PublishOperator:
     """The four tasks of one table; returns the last."""
-    pool = source_pool(table.origin.kind.connection)
+    pool = table.origin.kind.connection  # each connection has a pool of its name
     with TaskGroup(group_id=table.name, tooltip=" ".join(table.description.split())):
         wait = ReadySensor(
             task_id="wait",

@@ -17,7 +17,7 @@ from sluice_airflow.assets import marts_asset, staging_asset
 from sluice_airflow.dbt_tasks import NODE_CONVERTERS
 from sluice_airflow.deadlines import deadline
 from sluice_airflow.gates import GateOperator, PendingOperator
-from sluice_airflow.pools import DBT
+from sluice.declarations.pools import DBT
 from sluice_airflow.project import LAYERS, SELECT, read_project
 from sluice_airflow.steps import DEFAULTS
 

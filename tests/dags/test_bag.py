@@ -61,7 +61,7 @@ def test_every_task_has_an_owner_a_timeout_and_retries_with_backoff(bag):
 
 
 def test_every_pool_that_a_task_names_is_required_and_exists(bag, declared):
-    from sluice_airflow.pools import required_pools
+    from sluice.declarations.pools import required_pools
 
     required = set(required_pools(declared.values())) | {"default_pool"}
     named = {task["pool"] for dag in bag.dags.values() for task in dag["tasks"].values()}
@@ -165,7 +165,7 @@ def test_a_project_that_was_not_parsed_says_how_and_leaves_the_ingest_dags(read_
 def test_the_pools_of_the_running_system_hold_every_required_pool(declared):
     import json
 
-    from sluice_airflow.pools import required_pools
+    from sluice.declarations.pools import required_pools
 
     known = set(json.loads((settings.home() / "config" / "pools.json").read_text()))
     assert set(required_pools(declared.values())) <= known

@@ -67,31 +67,31 @@ def test_orders_and_payments_equal_the_shops_own(running: Running) -> None:
 
 
 def test_customer_history_equals_the_auditors_trail(running: Running) -> None:
-    """dim_customer's versions, from the trail: one for each change of a type 2 column, closed by a delete."""
-    versions: dict[int, list[list]] = defaultdict(list)
+    """Every version of every customer, from the trail: one for each change of a type 2 column, and one for the time after a delete."""
     trail = running.query(
         "select customer_id, op, changed_at, full_name, segment, marketing_consent from customers_history order by changed_at, history_id",
         database="SLUICE_SHOP_DATABASE_URL",
     )
     last: dict[int, dict[datetime, tuple]] = defaultdict(dict)
     for customer, op, at, *attributes in trail:
-        last[customer][at] = (op, attributes)  # of several at one instant the last counts
+        last[customer][at] = (op == "delete", *attributes)  # of several at one instant the last counts
+    own = []
     for customer, instants in last.items():
-        before = None
-        for at, (op, attributes) in sorted(instants.items()):
-            now = None if op == "delete" else attributes
-            if now == before:
+        chain: list[list] = []
+        for at, (deleted, *attributes) in sorted(instants.items()):
+            version = [deleted, *(chain[-1][3:] if deleted and chain else attributes)]
+            if chain and chain[-1][2:] == version:
                 continue
-            if before is not None:
-                versions[customer][-1][1] = at
-            if now is not None:
-                versions[customer].append([at if versions[customer] else None, None, *now])
-            before = now
-    own = sorted((customer, *version) for customer, chain in versions.items() for version in chain)
+            if chain:
+                chain[-1][1] = at
+            chain.append([at if chain else None, None, *version])
+        own += [(customer, *version) for version in chain]
     mart = running.query(
-        "select customer_id, nullif(dbt_valid_from, '-infinity'), nullif(dbt_valid_to, 'infinity'), full_name, segment, marketing_consent"
-        " from snapshots.snap_shop__customers"
+        "select customer_id, nullif(dbt_valid_from, '-infinity'), nullif(dbt_valid_to, 'infinity'), dbt_is_deleted::boolean,"
+        " full_name, segment, marketing_consent from snapshots.snap_shop__customers"
     )
+    assert sum(version[3] for version in own) > 0, "customers were deleted"
+    assert len(own) > len(last), "customers changed"
     assert sorted(mart, key=repr) == sorted(own, key=repr)
 
 

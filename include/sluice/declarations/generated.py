@@ -9,16 +9,20 @@ from typing import Any
 import yaml
 
 from sluice.declarations.model import Source, Table
+from sluice.declarations.pools import required_pools
 
 _HEAD = "# Generated from the declaration include/sources/{source}.yml by `sluice generate`; edit that file.\n"
 
 
 def write_all(sources: list[Source], home: Path, *, check: bool = False) -> list[Path]:
-    """Write dbt's `sources.yml` of each source and the JSON Schema of declarations. Returns the files that differed.
+    """Write dbt's `sources.yml` of each source, the JSON Schema of declarations and Airflow's pools. Returns the files that differed.
 
     With `check` nothing is written.
     """
-    wanted = {home / "docs" / "reference" / "source.schema.json": schema_text()}
+    wanted = {
+        home / "docs" / "reference" / "source.schema.json": schema_text(),
+        home / "config" / "pools.json": json.dumps(required_pools(sources), indent=2) + "\n",
+    }
     for source in sources:
         folder = home / "dbt_project" / "models" / "staging" / source.source
         wanted[folder / f"_{source.source}__sources.yml"] = dbt_sources_text(source)

@@ -252,6 +252,9 @@ class Source(Declared):
     deadline: Duration | None = Field(default=None, description="How long after it is queued a run may take")
     wait: Duration = Field(default=timedelta(hours=1), description="How long a sensor waits for a table to be ready")
     tags: tuple[str, ...] = ()
+    at_once: dict[Name, int] = Field(
+        default_factory=dict, description="How many tasks may read from a connection at once; 2 where nothing is said"
+    )
     clock: Clock | None = None
     tables: dict[Name, Table] = Field(min_length=1)
 

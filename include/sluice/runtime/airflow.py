@@ -1,7 +1,6 @@
 """The Airflow stack on one machine: its settings, its metadata database, and its four components."""
 
 import base64
-import json
 import os
 import secrets
 import subprocess
@@ -10,6 +9,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from sluice import settings
+from sluice.declarations import load_folder
+from sluice.declarations.pools import required_pools
 from sluice.runtime import ports
 from sluice.runtime.airflow_api import AirflowApi
 from sluice.runtime.faults import RuntimeFault, last_lines
@@ -71,6 +73,8 @@ class AirflowStack:
             "AIRFLOW__COSMOS__CACHE_DIR": str(self.layout.state / "cosmos"),
             "SLUICE_HOME": str(self.layout.home),
             "SLUICE_STATE_DIR": str(self.layout.state),
+            # of its own, so that a `dbt build` from a shell can't replace the manifest under running tasks
+            "SLUICE_DBT_MANIFEST": str(self.layout.dbt_target / "manifest.json"),
             "SLUICE_PRELOAD": "1",  # see config/airflow_local_settings.py
         }
 
@@ -86,6 +90,7 @@ class AirflowStack:
             "AIRFLOW__CORE__FERNET_KEY": fernet,
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.layout.web_url}/execution/",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",  # the default hides a new file for five minutes
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",  # the default adds a second to each level of a DAG
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",  # the default sees a failed task 5 seconds late
             "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
         }
@@ -140,7 +145,7 @@ class AirflowStack:
             supervisor.spawn(name, _airflow(*arguments), environment, self.layout.state)
         self._wait_until_healthy(supervisor, note)
         with self.api() as api:
-            api.write_pools(pools(self.layout.home))
+            api.write_pools(required_pools(load_folder(settings.sources_dir()).sources.values()))
 
     def _wait_until_healthy(self, supervisor: Supervisor, note: Note) -> None:
         needed = {"metadatabase", "scheduler", "dag_processor", "triggerer"}
@@ -164,18 +169,6 @@ class AirflowStack:
     def api(self) -> AirflowApi:
         """A client with the administrator's rights."""
         return AirflowApi(self.layout.web_url, ADMIN, self.password(ADMIN))
-
-
-def pools(home: Path) -> dict[str, dict]:
-    """The pools of `config/pools.json`, in the form that `airflow pools import` takes too.
-
-    A task that names a pool which does not exist never runs and never fails, so every pool is declared there.
-    """
-    path = home / "config" / "pools.json"
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RuntimeFault(f"{path} cannot be read: {error}") from None
 
 
 def given_metadata_url() -> str:

@@ -52,6 +52,11 @@ class Layout:
         return self.home / "dbt_project"
 
     @property
+    def dbt_target(self) -> Path:
+        """Where the manifest is that the running DAGs use; a `dbt build` from a shell writes elsewhere."""
+        return self.state / "dbt"
+
+    @property
     def shop_files(self) -> Path:
         """Where the demo shop drops its files."""
         return self.state / "shop" / "files"

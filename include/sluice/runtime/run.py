@@ -189,7 +189,11 @@ def parse_dbt_project(layout: Layout, environment: dict[str, str]) -> None:
     ]
     with log.open("wb") as output:
         done = subprocess.run(
-            command, cwd=layout.dbt_project, env={**os.environ, **environment}, stdout=output, stderr=output
+            command,
+            cwd=layout.dbt_project,
+            env={**os.environ, **environment, "DBT_TARGET_PATH": str(layout.dbt_target)},
+            stdout=output,
+            stderr=output,
         )
     if done.returncode:
         raise RuntimeFault(f"the dbt project cannot be parsed; {log} ends:\n{last_lines(log, 30)}")
