@@ -88,7 +88,7 @@ def test_customer_history_equals_the_auditors_trail(running: Running) -> None:
         own += [(customer, *version) for version in chain]
     mart = running.query(
         "select customer_id, nullif(dbt_valid_from, '-infinity'), nullif(dbt_valid_to, 'infinity'), dbt_is_deleted::boolean,"
-        " full_name, segment, marketing_consent from snapshots.snap_shop__customers"
+        " full_name, segment, has_marketing_consent from snapshots.snap_shop__customers"
     )
     assert sum(version[3] for version in own) > 0, "customers were deleted"
     assert len(own) > len(last), "customers changed"
