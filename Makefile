@@ -51,8 +51,9 @@ clean:
 
 lock:
 	@command -v uv >/dev/null 2>&1 || { echo "make lock needs uv: see https://docs.astral.sh/uv/"; exit 1; }
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements.in -o requirements.txt
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements-dev.in -o requirements-dev.txt
+	for name in requirements requirements-dev requirements-server; do \
+		uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes $$name.in -o $$name.txt || exit 1; \
+	done
 
 # Stamps: a changed lock file installs again; nothing else does.
 $(VENV)/.run: requirements.txt pyproject.toml

@@ -42,9 +42,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="how often each of the two is run (default 5)")
     rounds = parser.parse_args().rounds
-    os.environ.setdefault(
-        "SLUICE_STATE_DIR", str(settings.home() / ".sluice" / "benchmarks" / "orchestration")
-    )
+    os.environ.setdefault("SLUICE_STATE_DIR", str(settings.home() / ".sluice" / "benchmarks" / "orchestration"))
     os.environ.setdefault("SLUICE_SHOP_SCALE", "0.2")
     for variable in _PORTS:
         os.environ.setdefault(variable, str(free_port()))
@@ -59,9 +57,7 @@ def main() -> int:
     try:
         stack = session.start()
         if session.run_pass(stack):
-            print(
-                "the first pass did not succeed, so there is nothing to compare; see above", file=sys.stderr
-            )
+            print("the first pass did not succeed, so there is nothing to compare; see above", file=sys.stderr)
             return 1
         measured = measure(stack, layout, rounds)
     finally:
@@ -113,9 +109,7 @@ def show(runs: list[float], builds: list[float], tasks: int) -> None:
     for heading in ("", "median s", "fastest s", "slowest s"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, values in (("dbt build", builds), ("DAG run", runs)):
-        table.add_row(
-            name, *(f"{value:.1f}" for value in (statistics.median(values), min(values), max(values)))
-        )
+        table.add_row(name, *(f"{value:.1f}" for value in (statistics.median(values), min(values), max(values))))
     Console().print(table)
     ratio = statistics.median(runs) / statistics.median(builds)
     print(f"orchestration: ratio={ratio:.2f} per_task={statistics.median(runs) / tasks:.2f}")

@@ -22,9 +22,7 @@ _DBT = [
     "dbt.adapters.postgres",
 ]
 _ENGINE = ["sluice.settings", "sluice.declarations", "sluice.loading", "sluice.gates"]
-_WARM = [
-    "sluice_airflow.preload"
-]  # runs what of dbt needs no database; last, since it freezes what is loaded
+_WARM = ["sluice_airflow.preload"]  # runs what of dbt needs no database; last, since it freezes what is loaded
 _TASKS = [*_COSMOS, *_DBT, "great_expectations", *_ENGINE, *_WARM]
 
 # Which command of Airflow profits from what.

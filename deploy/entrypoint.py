@@ -28,9 +28,7 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
 def write_passwords(given: Mapping[str, str]) -> None:
     """The passwords of the web UI's users, where Airflow looks for them. A missing one ends the start."""
     if missing := [name for name in _PASSWORDS.values() if not given.get(name)]:
-        sys.exit(
-            f"the web UI was not started: set {' and '.join(missing)} (in .env; deploy/new-env.sh makes one)"
-        )
+        sys.exit(f"the web UI was not started: set {' and '.join(missing)} (in .env; deploy/new-env.sh makes one)")
     path = Path(given["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"])
     write_private(path, {user: given[name] for user, name in _PASSWORDS.items()})
 

@@ -75,9 +75,7 @@ def _ledger_template(postgres: PostgresForTests) -> str:
 
 
 @pytest.fixture
-def warehouse_url(
-    postgres: PostgresForTests, _ledger_template: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
+def warehouse_url(postgres: PostgresForTests, _ledger_template: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A fresh warehouse with an empty ledger; `sluice.settings.warehouse_url()` names it too."""
     url = postgres.database(_ledger_template)
     monkeypatch.setenv("SLUICE_WAREHOUSE_URL", url)

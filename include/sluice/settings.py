@@ -104,14 +104,10 @@ class Connection:
         login = quote(self.login, safe="")
         secret = f":{quote(self.password, safe='')}" if self.password else ""
         port = f":{self.port}" if self.port else ""
-        options = {
-            k: v for k, v in self.extra.items() if isinstance(v, str | int) and not isinstance(v, bool)
-        }
+        options = {k: v for k, v in self.extra.items() if isinstance(v, str | int) and not isinstance(v, bool)}
         query = "&".join(f"{quote(k, safe='')}={quote(str(v), safe='')}" for k, v in options.items())
         entry = f"{login}{secret}@" if login or secret else ""
-        return f"postgresql://{entry}{self.host}{port}/{quote(self.path, safe='')}" + (
-            f"?{query}" if query else ""
-        )
+        return f"postgresql://{entry}{self.host}{port}/{quote(self.path, safe='')}" + (f"?{query}" if query else "")
 
 
 Resolver = Callable[[str], Connection | None]
@@ -146,7 +142,7 @@ def sources_dir() -> Path:
 def variable(name: str, default: str = "") -> str:
     """The environment's value of `name`, else that of `<state_dir>/env.json`, else `default`. Empty means
     unset."""
-    return os.environ.get(name) or _written_environment().get(name) or default
+    return os.environ.get(name) or written_environment().get(name) or default
 
 
 def warehouse_url() -> str:
@@ -185,7 +181,7 @@ def _scheme(name: str) -> str:
     return "file" if name in _FILES else name
 
 
-def _written_environment() -> dict[str, str]:
+def written_environment() -> dict[str, str]:
     path = state_dir() / "env.json"
     try:
         return _read_environment(path, path.stat().st_mtime_ns)

@@ -24,9 +24,7 @@ class LandOperator(EngineOperator):
         from sluice.loading import land
 
         found = ids(land(self.source, self.table, run_context(context)))
-        self.log.info(
-            "%s: %s", self.table.log_name, f"landed batches {found}" if found else "nothing is pending"
-        )
+        self.log.info("%s: %s", self.table.log_name, f"landed batches {found}" if found else "nothing is pending")
         return found
 
 

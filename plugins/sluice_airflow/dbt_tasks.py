@@ -34,18 +34,14 @@ class _Warm:
             raise AirflowFailException(f"dbt could not run {self.task_id}: {result.exception}") from None
         nodes = list(result.result.results)
         if not nodes:
-            raise AirflowFailException(
-                f"dbt knows no node for {' '.join(cmd[1:])}. Write the manifest anew: dbt parse"
-            )
+            raise AirflowFailException(f"dbt knows no node for {' '.join(cmd[1:])}. Write the manifest anew: dbt parse")
         for node in nodes:
             log.info("%s: %s (%s) in %.2f s", node.node.name, node.status, node.message, node.execution_time)
         self.compiled_sql = "\n\n".join(node.node.compiled_code or "" for node in nodes)
         self.overwrite_rtif_after_execution = True  # the SQL is shown under "Rendered Templates"
         if not result.success:
             # A failed check is no accident that another try could mend; a lost connection is.
-            failed = "\n".join(
-                str(node.message) for node in nodes if node.status not in ("success", "skipped")
-            )
+            failed = "\n".join(str(node.message) for node in nodes if node.status not in ("success", "skipped"))
             raise (AirflowFailException if "gate: " in failed else RuntimeError)(failed)
 
 

@@ -27,12 +27,8 @@ def deadline(subject: str, owner: str, interval: timedelta) -> DeadlineAlert:
 
 async def deadline_missed(subject: str, owner: str, minutes: float, context: Any = None, **_: Any) -> None:
     """Say it in the log of the triggerer and keep it in `ops`, where it is readable when Airflow is down."""
-    run_id = str(
-        ((context or {}).get("dag_run") or {}).get("run_id") or (context or {}).get("run_id") or "unknown"
-    )
-    log.error(
-        "deadline missed: %s run %s took longer than %.0f minutes; ask %s", subject, run_id, minutes, owner
-    )
+    run_id = str(((context or {}).get("dag_run") or {}).get("run_id") or (context or {}).get("run_id") or "unknown")
+    log.error("deadline missed: %s run %s took longer than %.0f minutes; ask %s", subject, run_id, minutes, owner)
     await asyncio.to_thread(_record, subject, run_id, minutes, owner)
 
 

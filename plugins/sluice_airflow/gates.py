@@ -20,9 +20,7 @@ class PendingOperator(EngineOperator, SkipMixin):
     an error.
     """
 
-    def __init__(
-        self, *, models: Sequence[Model], fingerprint: str, sources: Sequence[Source], **kwargs: Any
-    ) -> None:
+    def __init__(self, *, models: Sequence[Model], fingerprint: str, sources: Sequence[Source], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.models, self.fingerprint, self.sources = tuple(models), fingerprint, tuple(sources)
 

@@ -66,8 +66,7 @@ def _steps(source: Source, table: Table) -> PublishOperator:
 def _page(source: Source, path: Path) -> str:
     """What a person reads about the DAG in the web UI: all of it from the declaration."""
     tables = "\n".join(
-        f"| `{table.name}` | {table.mode.value} | {', '.join(table.key)} |"
-        f" {' '.join(table.description.split())} |"
+        f"| `{table.name}` | {table.mode.value} | {', '.join(table.key)} | {' '.join(table.description.split())} |"
         for table in source.tables.values()
     )
     connections = "\n".join(f"- `{name}`" for name in sorted(source.connections))

@@ -88,9 +88,7 @@ class ReadyTrigger(BaseTrigger):
         """Poll in a thread: the engine's readers block."""
         until = datetime.fromisoformat(self.until)
         while True:
-            is_ready, waiting_for = await sync_to_async(_look, thread_sensitive=False)(
-                self.source, self.table
-            )
+            is_ready, waiting_for = await sync_to_async(_look, thread_sensitive=False)(self.source, self.table)
             left = (until - datetime.now(UTC)).total_seconds()
             if is_ready or left <= 0:
                 yield TriggerEvent({"ready": is_ready, "waiting_for": waiting_for, "since": self.since})

@@ -12,12 +12,12 @@ from cosmos import DbtTaskGroup, ExecutionConfig, ProfileConfig, ProjectConfig, 
 from cosmos.constants import ExecutionMode, InvocationMode, LoadMode, TestBehavior
 
 from sluice.declarations import Source
+from sluice.declarations.pools import DBT
 from sluice_airflow import warm_dbt
 from sluice_airflow.assets import marts_asset, staging_asset
 from sluice_airflow.dbt_tasks import NODE_CONVERTERS
 from sluice_airflow.deadlines import deadline
 from sluice_airflow.gates import GateOperator, PendingOperator
-from sluice.declarations.pools import DBT
 from sluice_airflow.project import LAYERS, SELECT, read_project
 from sluice_airflow.steps import DEFAULTS
 
@@ -29,9 +29,7 @@ _SHORT = timedelta(minutes=15)
 
 def warehouse_dag(sources: Iterable[Source], doc_md: str | None) -> DAG:
     """Build `warehouse` for the assets of `sources`, over every model of the manifest."""
-    logging.getLogger("cosmos").setLevel(
-        logging.WARNING
-    )  # 40 lines about rendering, in the log of every task
+    logging.getLogger("cosmos").setLevel(logging.WARNING)  # 40 lines about rendering, in the log of every task
     declared = list(sources)
     project = read_project(warm_dbt.manifest_path())
     code = {"fingerprint": project.fingerprint, "execution_timeout": _SHORT}
@@ -49,9 +47,7 @@ def warehouse_dag(sources: Iterable[Source], doc_md: str | None) -> DAG:
         max_active_runs=1,
         default_args={**DEFAULTS, "owner": _OWNER},
         tags={"warehouse", "dbt"},
-        params={
-            "force": Param(False, type="boolean", description="Run every task, even if nothing is pending")
-        },
+        params={"force": Param(False, type="boolean", description="Run every task, even if nothing is pending")},
         deadline=deadline("warehouse", _OWNER, _DEADLINE),
     ) as dag:
         before: Any = PendingOperator(task_id="pending", models=project.models, sources=declared, **code)
@@ -86,9 +82,7 @@ def _group(layer: str) -> DbtTaskGroup:
         profile_config=ProfileConfig(
             profile_name="sluice", target_name="prod", profiles_yml_filepath=place / "profiles.yml"
         ),
-        execution_config=ExecutionConfig(
-            execution_mode=ExecutionMode.LOCAL, invocation_mode=InvocationMode.DBT_RUNNER
-        ),
+        execution_config=ExecutionConfig(execution_mode=ExecutionMode.LOCAL, invocation_mode=InvocationMode.DBT_RUNNER),
         render_config=RenderConfig(
             load_method=LoadMode.DBT_MANIFEST,
             select=SELECT[layer],

@@ -48,9 +48,7 @@ def manifest_path() -> Path:
 
     A path of its own keeps a developer's `dbt build` from replacing it under running tasks.
     """
-    return Path(
-        settings.variable("SLUICE_DBT_MANIFEST") or project_dir() / "target" / "manifest.json"
-    ).absolute()
+    return Path(settings.variable("SLUICE_DBT_MANIFEST") or project_dir() / "target" / "manifest.json").absolute()
 
 
 def run_node(command: list[str], environment: Mapping[str, str]) -> dbtRunnerResult:

@@ -28,16 +28,12 @@ def test_the_bag_is_not_empty_and_nothing_failed_to_import(bag, capsys):
     assert len(bag.dags) >= 4
     assert bag.errors == {}
     with capsys.disabled():
-        print(
-            "\nparse time per file: " + ", ".join(f"{f.strip('/')} {s:.2f} s" for f, s in bag.seconds.items())
-        )
+        print("\nparse time per file: " + ", ".join(f"{f.strip('/')} {s:.2f} s" for f, s in bag.seconds.items()))
     assert all(seconds < 10 for seconds in bag.seconds.values())
 
 
 def test_there_is_exactly_one_ingest_dag_per_declaration(bag, declared):
-    assert {name for name in bag.dags if name.startswith("ingest_")} == {
-        f"ingest_{name}" for name in declared
-    }
+    assert {name for name in bag.dags if name.startswith("ingest_")} == {f"ingest_{name}" for name in declared}
     assert set(bag.dags) - {f"ingest_{name}" for name in declared} == {"warehouse", "operations"}
 
 
@@ -128,9 +124,7 @@ def test_the_manifest_shows_the_fingerprint_of_the_code(manifest, tmp_path):
     assert read_project(other).fingerprint != read_project(manifest).fingerprint
 
 
-def test_a_broken_declaration_breaks_only_its_own_dag_and_names_file_line_and_field(
-    read_bag, tmp_path, declared
-):
+def test_a_broken_declaration_breaks_only_its_own_dag_and_names_file_line_and_field(read_bag, tmp_path, declared):
     for path in (HOME / "include" / "sources").glob("*.yml"):
         shutil.copy(path, tmp_path)
     (tmp_path / "broken.yml").write_text(
@@ -142,9 +136,7 @@ def test_a_broken_declaration_breaks_only_its_own_dag_and_names_file_line_and_fi
 
     bag = read_bag(sources=tmp_path)
 
-    assert {name for name in bag.dags if name.startswith("ingest_")} == {
-        f"ingest_{name}" for name in declared
-    }
+    assert {name for name in bag.dags if name.startswith("ingest_")} == {f"ingest_{name}" for name in declared}
     assert "warehouse" in bag.dags
     assert [Path(path).name for path in bag.errors] == ["declaration_faults.py"]
     (text,) = bag.errors.values()
@@ -155,9 +147,7 @@ def test_a_broken_declaration_breaks_only_its_own_dag_and_names_file_line_and_fi
 def test_a_project_that_was_not_parsed_says_how_and_leaves_the_ingest_dags(read_bag, tmp_path, declared):
     bag = read_bag(manifest=tmp_path / "none.json")
 
-    assert {name for name in bag.dags if name.startswith("ingest_")} == {
-        f"ingest_{name}" for name in declared
-    }
+    assert {name for name in bag.dags if name.startswith("ingest_")} == {f"ingest_{name}" for name in declared}
     (text,) = bag.errors.values()
     assert "none.json does not exist. Write it with: dbt parse" in text
 

@@ -76,9 +76,7 @@ class Stage:
 
 def read_dockerfile(text: str) -> list[Stage]:
     """The stages, with continued lines joined."""
-    lines = re.sub(
-        r"\\\n", " ", "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    )
+    lines = re.sub(r"\\\n", " ", "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")))
     stages: list[Stage] = []
     for line in filter(str.strip, lines.splitlines()):
         keyword, _, rest = line.strip().partition(" ")
@@ -144,11 +142,7 @@ def compose(interpolation: Interpolation) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def components(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The services that are Sluice: ours, without the demo shop."""
-    found = {
-        name: service
-        for name, service in compose["services"].items()
-        if "build" in service and name != "shop"
-    }
+    found = {name: service for name, service in compose["services"].items() if "build" in service and name != "shop"}
     assert set(found) == {"init", "api-server", "scheduler", "dag-processor", "triggerer", "worker", "cli"}
     return found
 

@@ -82,9 +82,7 @@ def test_every_component_has_every_setting_of_make_run(of_make_run, components, 
 def test_a_server_sets_nothing_of_airflow_that_make_run_does_not(of_make_run, components, image_environment):
     assert set(of_make_run) >= DIFFERS, "DIFFERS lists what make run no longer sets"
     for name, service in components.items():
-        airflow = {
-            key for key in {**image_environment, **service["environment"]} if key.startswith("AIRFLOW__")
-        }
+        airflow = {key for key in {**image_environment, **service["environment"]} if key.startswith("AIRFLOW__")}
         assert airflow - set(of_make_run) == ADDED, name
 
 
@@ -112,9 +110,7 @@ def test_components_share_one_set_of_settings(components):
     for name, service in components.items():
         assert common.items() <= service["environment"].items(), name
     own = set(components["api-server"]["environment"]) - set(common)
-    assert own == {"SLUICE_ADMIN_PASSWORD", "SLUICE_VIEWER_PASSWORD"}, (
-        "only the api-server knows the passwords"
-    )
+    assert own == {"SLUICE_ADMIN_PASSWORD", "SLUICE_VIEWER_PASSWORD"}, "only the api-server knows the passwords"
 
 
 def test_every_required_variable_is_in_the_example_and_the_other_way_round(compose, interpolation, example):
@@ -175,9 +171,7 @@ def test_the_warehouse_and_the_metadata_can_be_elsewhere(home, secrets):
     text = (home / "docker-compose.yml").read_text()
     found = Interpolation({**secrets, **elsewhere}).resolve(yaml.safe_load(text))
     environment = found["services"]["scheduler"]["environment"]
-    assert (
-        environment["SLUICE_WAREHOUSE_URL"] == environment["AIRFLOW_CONN_WAREHOUSE"] == "postgresql://w@x/y"
-    )
+    assert environment["SLUICE_WAREHOUSE_URL"] == environment["AIRFLOW_CONN_WAREHOUSE"] == "postgresql://w@x/y"
     assert environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == "postgresql+psycopg2://a@b/c"
     assert environment["AIRFLOW__CELERY__RESULT_BACKEND"] == "db+postgresql+psycopg2://a@b/c"
 
@@ -226,9 +220,7 @@ def test_ours_run_without_privileges_and_only_the_web_ui_is_reachable(compose):
 def test_images_have_a_version(compose):
     for name, service in compose["services"].items():
         assert re.search(r":\d", service["image"]), f"{name}: {service['image']}"
-    project = re.search(
-        r'^version = "(.+)"', (Path(__file__).parents[2] / "pyproject.toml").read_text(), re.M
-    )
+    project = re.search(r'^version = "(.+)"', (Path(__file__).parents[2] / "pyproject.toml").read_text(), re.M)
     assert compose["services"]["worker"]["image"] == f"sluice:{project[1]}"
 
 

@@ -100,9 +100,7 @@ def test_a_pid_file_of_a_killed_worker_is_forgotten(container, tmp_path):
 def test_airflow_knows_the_commands_that_containers_run(compose, tmp_path):
     """Parsed by Airflow's own parser. `airflow celery` comes with the provider, which only the image has."""
     commands = [service.get("command", []) for service in compose["services"].values()]
-    commands += [
-        service.get("healthcheck", {}).get("test", [])[1:] for service in compose["services"].values()
-    ]
+    commands += [service.get("healthcheck", {}).get("test", [])[1:] for service in compose["services"].values()]
     script = (HOME / "deploy/init.sh").read_text()
     commands += [line.split() for line in script.splitlines() if line.startswith("airflow ")]
     airflow = [command[1:] for command in commands if command[:1] == ["airflow"]]
@@ -128,9 +126,7 @@ def test_sluice_knows_the_commands_that_containers_run(compose):
     from sluice.cli import app
 
     line = compose["services"]["shop"]["command"][-1]
-    assert line == (
-        'sluice shop init --days "$SLUICE_SHOP_DAYS" && exec sluice shop serve --host 0.0.0.0 --port 8090'
-    )
+    assert line == ('sluice shop init --days "$SLUICE_SHOP_DAYS" && exec sluice shop serve --host 0.0.0.0 --port 8090')
     shop = typer.main.get_command(app).commands["shop"].commands
     for name, options in {"init": {"--days"}, "serve": {"--host", "--port"}}.items():
         assert options <= {option for parameter in shop[name].params for option in parameter.opts}
@@ -240,8 +236,7 @@ def test_roles_and_databases_are_those_of_make_run(made, tmp_path):
             " from pg_roles where rolcanlogin and rolname <> 'postgres' and not rolsuper and not rolcreatedb"
         ).fetchall()
         databases = connection.execute(
-            "select datname, pg_get_userbyid(datdba) from pg_database where not datistemplate"
-            " and datname <> 'postgres'"
+            "select datname, pg_get_userbyid(datdba) from pg_database where not datistemplate and datname <> 'postgres'"
         ).fetchall()
     assert {(name, tuple(groups)) for name, groups in roles} == asked["roles"]
     assert set(databases) == asked["databases"]

@@ -55,7 +55,11 @@ class Running:
         """The command line, beside the running stack."""
         return subprocess.run(
             [sys.executable, "-m", "sluice.cli", *arguments],
-            env=self.environment, capture_output=True, text=True, timeout=300, check=False,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
 
 
@@ -79,7 +83,12 @@ def running() -> Iterator[Running]:
     environment = _environment(state)
     log = (state / "make-run.log").open("w+")
     process = subprocess.Popen(
-        [sys.executable, "-m", "sluice.runtime.run"], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "sluice.runtime.run"],
+        cwd=ROOT,
+        env=environment,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         output = _wait_for(process, Path(log.name), "It stays up until Ctrl-C")

@@ -1,4 +1,5 @@
-"""What a person sees in Airflow's own web UI, in a real browser. SLUICE_SCREENSHOTS=1 renews the pictures in docs/images."""
+"""What a person sees in Airflow's own web UI, in a real browser. SLUICE_SCREENSHOTS=1 renews the pictures in
+docs/images."""
 
 from __future__ import annotations
 
@@ -14,8 +15,15 @@ from tests.end_to_end.conftest import ROOT, Running
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(300)]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +51,9 @@ def pictures(tmp_path: Path) -> Path:
     return ROOT / "docs" / "images" if os.environ.get("SLUICE_SCREENSHOTS") else tmp_path
 
 
-def test_the_graph_of_the_warehouse_is_the_pipeline_on_a_whiteboard(page: object, running: Running, pictures: Path) -> None:
+def test_the_graph_of_the_warehouse_is_the_pipeline_on_a_whiteboard(
+    page: object, running: Running, pictures: Path
+) -> None:
     page.goto(f"{running.web_url}/dags/warehouse")  # type: ignore[attr-defined]
     page.get_by_label("Graph", exact=False).first.click(timeout=60_000)  # type: ignore[attr-defined]
     canvas = page.locator(".react-flow")  # type: ignore[attr-defined]

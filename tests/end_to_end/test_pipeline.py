@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import signal
@@ -21,7 +22,8 @@ from tests.end_to_end.conftest import ARCHIVE, ROOT, Running
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1200)]
 
 needs_deliveries = pytest.mark.skipif(
-    not ARCHIVE.exists(), reason=f"{ARCHIVE} is not here: the real deliveries of ourairports are not part of this repository"
+    not ARCHIVE.exists(),
+    reason=f"{ARCHIVE} is not here: the real deliveries of ourairports are not part of this repository",
 )
 
 
@@ -33,7 +35,9 @@ def test_the_first_pass_succeeded_and_said_what_it_did(running: Running) -> None
     assert "stage" in running.output.lower()
     for table in ("shop.orders", "shop.clickstream", "fct_order_line", "dim_customer"):
         assert table in running.output, running.output[-4000:]
-    assert running.query("select count(*) from ops.gate_result where severity = 'block' and verdict not in ('pass', 'warn')") == [(0,)]
+    assert running.query(
+        "select count(*) from ops.gate_result where severity = 'block' and verdict not in ('pass', 'warn')"
+    ) == [(0,)]
     with api(running) as client:
         runs = client.runs(since=datetime(2000, 1, 1, tzinfo=UTC))
     assert {run.dag_id for run in runs} >= {"ingest_shop", "warehouse"}
@@ -42,18 +46,23 @@ def test_the_first_pass_succeeded_and_said_what_it_did(running: Running) -> None
 
 def test_the_books_of_every_batch_balance(running: Running) -> None:
     assert running.query(
-        "select count(*), count(*) filter (where rows_read = rows_applied + rows_unchanged + rows_duplicate + rows_quarantined + rows_late)"
+        "select count(*), count(*) filter (where rows_read = rows_applied + rows_unchanged + rows_duplicate + "
+        "rows_quarantined + rows_late)"
         " from ops.batch where state in ('published', 'superseded') having count(*) = "
-        " count(*) filter (where rows_read = rows_applied + rows_unchanged + rows_duplicate + rows_quarantined + rows_late)"
+        " count(*) filter (where rows_read = rows_applied + rows_unchanged + rows_duplicate + rows_quarantined + "
+        "rows_late)"
     )
 
 
 def test_order_lines_equal_the_shops_own(running: Running) -> None:
     """Every line, amount by amount, read from the operational database."""
     own = running.query(
-        "select order_line_id, quantity, quantity * unit_price, discount_amount from order_lines order by 1", database="SLUICE_SHOP_DATABASE_URL"
+        "select order_line_id, quantity, quantity * unit_price, discount_amount from order_lines order by 1",
+        database="SLUICE_SHOP_DATABASE_URL",
     )
-    mart = running.query("select order_line_id, quantity, gross_amount, discount_amount from marts.fct_order_line order by 1")
+    mart = running.query(
+        "select order_line_id, quantity, gross_amount, discount_amount from marts.fct_order_line order by 1"
+    )
     assert mart == own
 
 
@@ -62,14 +71,21 @@ def test_orders_and_payments_equal_the_shops_own(running: Running) -> None:
     own = running.query(statement.format(table="orders", status="status"), database="SLUICE_SHOP_DATABASE_URL")
     assert running.query(statement.format(table="marts.fct_order", status="order_status")) == own
     captured = "select sum({amount}) from {table} where {status} = 'captured'"
-    own = running.query(captured.format(table="payments", amount="amount", status="status"), database="SLUICE_SHOP_DATABASE_URL")
-    assert running.query(captured.format(table="marts.fct_payment", amount="payment_amount", status="payment_status")) == own
+    own = running.query(
+        captured.format(table="payments", amount="amount", status="status"), database="SLUICE_SHOP_DATABASE_URL"
+    )
+    assert (
+        running.query(captured.format(table="marts.fct_payment", amount="payment_amount", status="payment_status"))
+        == own
+    )
 
 
 def test_customer_history_equals_the_auditors_trail(running: Running) -> None:
-    """Every version of every customer, from the trail: one for each change of a type 2 column, and one for the time after a delete."""
+    """Every version of every customer, from the trail: one for each change of a type 2 column, and one for the time
+    after a delete."""
     trail = running.query(
-        "select customer_id, op, changed_at, full_name, segment, marketing_consent from customers_history order by changed_at, history_id",
+        "select customer_id, op, changed_at, full_name, segment, marketing_consent from customers_history order by "
+        "changed_at, history_id",
         database="SLUICE_SHOP_DATABASE_URL",
     )
     last: dict[int, dict[datetime, tuple]] = defaultdict(dict)
@@ -87,7 +103,8 @@ def test_customer_history_equals_the_auditors_trail(running: Running) -> None:
             chain.append([at if chain else None, None, *version])
         own += [(customer, *version) for version in chain]
     mart = running.query(
-        "select customer_id, nullif(dbt_valid_from, '-infinity'), nullif(dbt_valid_to, 'infinity'), dbt_is_deleted::boolean,"
+        "select customer_id, nullif(dbt_valid_from, '-infinity'), nullif(dbt_valid_to, 'infinity'), "
+        "dbt_is_deleted::boolean,"
         " full_name, segment, has_marketing_consent from snapshots.snap_shop__customers"
     )
     assert sum(version[3] for version in own) > 0, "customers were deleted"
@@ -118,9 +135,13 @@ def test_inventory_equals_the_files_and_what_is_missing_is_in_quarantine(running
             else:
                 bad += 1
     assert bad > 0, "the shop delivers damage on purpose"
-    mart = running.query("select inventory_date::text, warehouse_code, sku, on_hand_count from marts.fct_inventory_daily")
+    mart = running.query(
+        "select inventory_date::text, warehouse_code, sku, on_hand_count from marts.fct_inventory_daily"
+    )
     assert {(day, warehouse, sku): count for day, warehouse, sku, count in mart} == good
-    assert running.query("select count(*) from ops.quarantine where table_name = 'inventory' and state = 'open'") == [(bad,)]
+    assert running.query("select count(*) from ops.quarantine where table_name = 'inventory' and state = 'open'") == [
+        (bad,)
+    ]
 
 
 def test_sessions_equal_those_counted_from_the_files(running: Running) -> None:
@@ -139,26 +160,39 @@ def test_sessions_equal_those_counted_from_the_files(running: Running) -> None:
     sessions = 0
     for times in by_visitor.values():
         times.sort()
-        sessions += 1 + sum(later - earlier > timedelta(minutes=30) for earlier, later in zip(times, times[1:], strict=False))
+        sessions += 1 + sum(later - earlier > timedelta(minutes=30) for earlier, later in itertools.pairwise(times))
     assert running.query("select count(*), sum(event_count) from marts.fct_session") == [(sessions, len(events))]
 
 
 # -- ourairports: 37 real deliveries ---------------------------------------------------------------
 
 
-TYPE_2 = ("airport_ref", "length_ft", "width_ft", "surface", "lighted", "closed", "le_ident", "he_ident",
-          "le_displaced_threshold_ft", "he_displaced_threshold_ft")
+TYPE_2 = (
+    "airport_ref",
+    "length_ft",
+    "width_ft",
+    "surface",
+    "lighted",
+    "closed",
+    "le_ident",
+    "he_ident",
+    "le_displaced_threshold_ft",
+    "he_displaced_threshold_ft",
+)
 NUMBERS = {"airport_ref", "length_ft", "width_ft", "le_displaced_threshold_ft", "he_displaced_threshold_ft"}
 
 
 def keeps_the_contract(row: dict[str, str]) -> bool:
     """The ranges of include/sources/ourairports.yml, said again in Python."""
+
     def within(name: str, low: float, high: float) -> bool:
         return row[name] == "" or low <= float(row[name]) <= high
 
     ends = (
-        within(f"{end}_latitude_deg", -90, 90) and within(f"{end}_longitude_deg", -180, 180)
-        and within(f"{end}_heading_degT", 0, 360) and within(f"{end}_displaced_threshold_ft", 0, 1e9)
+        within(f"{end}_latitude_deg", -90, 90)
+        and within(f"{end}_longitude_deg", -180, 180)
+        and within(f"{end}_heading_degT", 0, 360)
+        and within(f"{end}_displaced_threshold_ft", 0, 1e9)
         for end in ("le", "he")
     )
     return within("length_ft", 0, 1e9) and within("width_ft", 0, 1e9) and all(ends)
@@ -166,13 +200,20 @@ def keeps_the_contract(row: dict[str, str]) -> bool:
 
 def attributes_of(row: dict[str, str]) -> tuple:
     return tuple(
-        None if row[name] == "" else int(row[name]) if name in NUMBERS else row[name] == "1" if name in ("lighted", "closed") else row[name]
+        None
+        if row[name] == ""
+        else int(row[name])
+        if name in NUMBERS
+        else row[name] == "1"
+        if name in ("lighted", "closed")
+        else row[name]
         for name in TYPE_2
     )
 
 
 def runway_histories(folder: Path) -> tuple[dict[int, list[tuple]], int]:
-    """Versions of every runway from 37 files, in plain Python: (from, to, is_deleted, attributes); and how many rows are rejected."""
+    """Versions of every runway from 37 files, in plain Python: (from, to, is_deleted, attributes); and how many rows
+    are rejected."""
     state: dict[int, tuple | None] = {}
     chains: dict[int, list[list]] = defaultdict(list)
     rejected = 0
@@ -193,16 +234,19 @@ def runway_histories(folder: Path) -> tuple[dict[int, list[tuple]], int]:
             if chains[key]:
                 chains[key][-1][1] = instant
             deleted = now is None
-            chains[key].append([instant if chains[key] else None, None, deleted, *(now if now is not None else state[key])])
+            chains[key].append(
+                [instant if chains[key] else None, None, deleted, *(now if now is not None else state[key])]
+            )
             state[key] = now
     return {key: [tuple(version) for version in chain] for key, chain in chains.items() if chain}, rejected
 
 
 @needs_deliveries
 def test_runway_histories_equal_those_computed_from_the_deliveries(running: Running) -> None:
-    expected, rejected = runway_histories(running.state / "deliveries" / "ourairports")
+    expected, rejected = runway_histories(next((running.state / "deliveries").glob("*/ourairports")))
     rows = running.query(
-        "select runway_id, nullif(valid_from, '-infinity'), nullif(valid_to, 'infinity'), is_deleted, airport_id, length_ft, width_ft, surface,"
+        "select runway_id, nullif(valid_from, '-infinity'), nullif(valid_to, 'infinity'), is_deleted, airport_id, "
+        "length_ft, width_ft, surface,"
         " is_lighted, is_closed, le_ident, he_ident, le_displaced_threshold_ft, he_displaced_threshold_ft"
         " from marts.dim_runway order by runway_id, dim_runway.valid_from"
     )
@@ -227,7 +271,11 @@ def warehouse_run(running: Running) -> str:
         run_id = client.trigger("warehouse")
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
-            states = {run.run_id: run.state for run in client.runs(since=datetime(2000, 1, 1, tzinfo=UTC)) if run.dag_id == "warehouse"}
+            states = {
+                run.run_id: run.state
+                for run in client.runs(since=datetime(2000, 1, 1, tzinfo=UTC))
+                if run.dag_id == "warehouse"
+            }
             if states.get(run_id) in ("success", "failed"):
                 return str(states[run_id])
             time.sleep(1)
@@ -253,14 +301,26 @@ def test_a_run_that_missed_its_asset_events_drains_everything(running: Running) 
 
 def test_an_incremental_warehouse_equals_one_built_from_nothing(running: Running) -> None:
     """`dbt build` alone, in schemas of its own, gives the same rows as all the runs before."""
-    environment = {**running.environment, **running.written, "SLUICE_SCHEMA_PREFIX": "rebuilt", "DBT_TARGET_PATH": str(running.state / "target")}
+    environment = {
+        **running.environment,
+        **running.written,
+        "SLUICE_SCHEMA_PREFIX": "rebuilt",
+        "DBT_TARGET_PATH": str(running.state / "target"),
+    }
     built = subprocess.run(
         [str(Path(sys.executable).with_name("dbt")), "build", "--profiles-dir", "."],
-        cwd=ROOT / "dbt_project", env=environment, capture_output=True, text=True, timeout=600, check=False,
+        cwd=ROOT / "dbt_project",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert built.returncode == 0, built.stdout[-4000:]
-    tables = running.query("select table_schema, table_name from information_schema.tables where table_type = 'BASE TABLE'"
-                           " and table_schema in ('snapshots', 'intermediate', 'marts')")
+    tables = running.query(
+        "select table_schema, table_name from information_schema.tables where table_type = 'BASE TABLE'"
+        " and table_schema in ('snapshots', 'intermediate', 'marts')"
+    )
     assert len(tables) > 15
     for schema, table in tables:
         one, two = f"{schema}.{table}", f"rebuilt_{schema}.{table}"
@@ -272,13 +332,19 @@ def test_an_incremental_warehouse_equals_one_built_from_nothing(running: Running
 
 
 def test_the_last_a_second_make_run_on_top_changes_nothing_and_says_so(running: Running) -> None:
-    """Ctrl-C stops everything; `make run ONCE=1` on the same data applies no row, exits with 0 and leaves nothing behind."""
+    """Ctrl-C stops everything; `make run ONCE=1` on the same data applies no row, exits with 0 and leaves nothing
+    behind."""
     running.process.send_signal(signal.SIGINT)
     assert running.process.wait(120) is not None
     assert not processes_of(running), "Ctrl-C left processes behind"
     again = subprocess.run(
         [sys.executable, "-m", "sluice.runtime.run", "--once"],
-        cwd=ROOT, env={**running.environment, "SLUICE_SHOP_DAYS": "16"}, capture_output=True, text=True, timeout=900, check=False,
+        cwd=ROOT,
+        env={**running.environment, "SLUICE_SHOP_DAYS": "16"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
     )
     assert again.returncode == 0, again.stdout[-4000:] + again.stderr[-2000:]
     assert "0 changed rows" in again.stdout
@@ -297,5 +363,3 @@ def processes_of(running: Running) -> list[str]:
         if str(running.state).encode() in environment and int(process.name) != os.getpid():
             found.append(command)
     return found
-
-

@@ -30,9 +30,7 @@ def _has_run(warehouse: psycopg.Connection, run_id: str, state: str) -> None:
 
 def _suite(folder: Path, *lines: str) -> Path:
     path = folder / "marts.yml"
-    path.write_text(
-        "tables:\n  marts.dim_customer:\n    key: [customer_key]\n    expect:\n" + "\n".join(lines)
-    )
+    path.write_text("tables:\n  marts.dim_customer:\n    key: [customer_key]\n    expect:\n" + "\n".join(lines))
     return path
 
 
@@ -84,9 +82,7 @@ def test_a_failing_expectation_blocks_and_shows_keys_but_no_values(built, tmp_pa
         GateFailed, match=r"expect_column_values_to_be_unique\(customer_key\) on marts\.dim_customer: fail"
     ):
         verdict.require()
-    outcome, severity, failing, keys, _ = _results(built, "expect_column_values_to_be_unique(customer_key)")[
-        0
-    ]
+    outcome, severity, failing, keys, _ = _results(built, "expect_column_values_to_be_unique(customer_key)")[0]
     assert (outcome, severity, failing, keys) == ("fail", "block", 2, [[2], [2]])
     everything = built.execute("select string_agg(gate_result::text, ' ') from ops.gate_result").fetchone()[0]
     assert "eve@x" not in everything
@@ -94,9 +90,7 @@ def test_a_failing_expectation_blocks_and_shows_keys_but_no_values(built, tmp_pa
 
 
 def test_an_expectation_that_only_warns_is_recorded_and_stops_nothing(built, tmp_path):
-    path = _suite(
-        tmp_path, "      - {type: expect_column_values_to_be_unique, column: customer_key, severity: warn}"
-    )
+    path = _suite(tmp_path, "      - {type: expect_column_values_to_be_unique, column: customer_key, severity: warn}")
 
     judge_layer("marts", "r1", [DIM], expectations=path).require()
 
@@ -119,9 +113,7 @@ def test_an_expectation_that_cannot_be_checked_is_an_error_and_blocks(built, tmp
 
 
 def test_a_table_that_is_gone_is_missing(warehouse, tmp_path):
-    path = _suite(
-        tmp_path, "      - {type: expect_table_row_count_to_be_between, min_value: 1, severity: block}"
-    )
+    path = _suite(tmp_path, "      - {type: expect_table_row_count_to_be_between, min_value: 1, severity: block}")
 
     verdict = judge_layer("marts", "r1", [VIEW], expectations=path)
 
@@ -167,9 +159,7 @@ def test_a_published_batch_that_did_not_pass_its_audit_blocks(built, tmp_path):
         " select 'i1', 'audit', 'rejects', 'shop.orders', 'block', 'fail', batch_id from ops.batch"
     )
 
-    verdict = judge_layer(
-        "marts", "r1", [DIM], tables=[("shop", "orders")], expectations=tmp_path / "none.yml"
-    )
+    verdict = judge_layer("marts", "r1", [DIM], tables=[("shop", "orders")], expectations=tmp_path / "none.yml")
 
     assert [check.name for check in verdict.blocking] == ["published_batches_passed"]
 
@@ -196,13 +186,10 @@ def test_pending_sees_new_batches_new_code_and_gates_that_did_not_pass(built, tm
         " rows_applied)"
         " values ('shop', 'orders', 'u', 'published', 'append', 'i', 7, 1, 1)"
     )
-    assert pending("p4", models, "v1").reasons == (
-        "dim_customer has not read the latest of stg_shop__orders",
-    )
+    assert pending("p4", models, "v1").reasons == ("dim_customer has not read the latest of stg_shop__orders",)
     built.execute("update ops.model_watermark set seq = 7")
     judge_layer("marts", "r9", [DIM], fingerprint="v1", expectations=none)
     assert pending("p5", models, "v1").reasons == ("the gate of marts did not pass last time",)
     assert built.execute(
-        "select run_id, observed from ops.gate_result where gate = 'pending' and run_id in ('p2', 'p5')"
-        " order by 1"
+        "select run_id, observed from ops.gate_result where gate = 'pending' and run_id in ('p2', 'p5') order by 1"
     ).fetchall() == [("p2", "0"), ("p5", "1")]

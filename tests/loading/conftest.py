@@ -39,7 +39,12 @@ class World:
         return target
 
     def load(
-        self, table: str, *, run: str | None = None, interval: tuple[datetime, datetime] | None = None, name: str = "shop"
+        self,
+        table: str,
+        *,
+        run: str | None = None,
+        interval: tuple[datetime, datetime] | None = None,
+        name: str = "shop",
     ) -> list[Published]:
         """Land, audit and publish what is pending."""
         source = load_file(self.sources / f"{name}.yml")
@@ -50,7 +55,8 @@ class World:
         return self.warehouse.execute(statement, parameters or None).fetchall()
 
     def history(self, log: str, key: str, value: str) -> dict[object, list[tuple[datetime, object]]]:
-        """What a log means: per key the instants at which its value changed, None when deleted. Not how it is stored."""
+        """What a log means: per key the instants at which its value changed, None when deleted. Not how it is
+        stored."""
         rows = self.query(
             f"""
             select {key}, _effective_at, case when _op = 'upsert' then {value} end

@@ -20,7 +20,8 @@ class Killed(BaseException):
 
 @pytest.fixture
 def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], Callable[[], int]]:
-    """Crash the process, as far as the database can tell, at statement k: the session is gone without commit or rollback."""
+    """Crash the process, as far as the database can tell, at statement k: the session is gone without commit or
+    rollback."""
 
     real = psycopg.Cursor.execute
 
@@ -67,7 +68,10 @@ def test_L1_a_crash_at_every_statement_leaves_the_same_state_after_the_retry(
         assert world.books_balance()
         assert world.query("select count(*) from ops.batch where state in ('landing', 'landed', 'audited')") == [(0,)]
         assert world.query("select count(*) from pg_tables where schemaname = 'landing'") == [(0,)]
-        assert world.query("select count(*) from ops.batch where unit = %s and part = 'unit' and state = 'published'", f"{DAYS[1]}/things.csv") == [(1,)]
+        assert world.query(
+            "select count(*) from ops.batch where unit = %s and part = 'unit' and state = 'published'",
+            f"{DAYS[1]}/things.csv",
+        ) == [(1,)]
         # once more from where it was, killed one statement later
         world.warehouse.execute("delete from ops.quarantine")
         world.warehouse.execute("delete from ops.gate_result")

@@ -108,4 +108,6 @@ def test_E20_a_source_that_refuses_us_is_named_and_its_secret_is_not(
 def test_values_survive_exactly(world: World, source: psycopg.Connection) -> None:
     source.execute("insert into orders values (1, 123456.78, '2026-03-29 01:59:59.999999+00')")
     world.load("orders")
-    assert world.query("select amount::text, updated_at = '2026-03-29 01:59:59.999999+00' from staging.shop__orders") == [("123456.78", True)]
+    assert world.query(
+        "select amount::text, updated_at = '2026-03-29 01:59:59.999999+00' from staging.shop__orders"
+    ) == [("123456.78", True)]

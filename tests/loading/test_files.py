@@ -1,4 +1,5 @@
-"""Files: what is read, what is rejected, and that nothing is lost between. Codes are those of docs/reference/faults.md."""
+"""Files: what is read, what is rejected, and that nothing is lost between. Codes are those of
+docs/reference/faults.md."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def deliver(world: World, day: str, body: str | bytes, rows: int) -> None:
 
 
 def quarantine(world: World) -> list[tuple]:
-    return world.query("select row_number, column_name, code from ops.quarantine where state = 'open' order by row_number")
+    return world.query(
+        "select row_number, column_name, code from ops.quarantine where state = 'open' order by row_number"
+    )
 
 
 def test_rows_become_typed_values_and_the_books_balance(world: World) -> None:
@@ -109,7 +112,10 @@ def test_E16_a_file_with_other_content_supersedes_and_takes_its_removed_rows_alo
     deliver(world, "2026-01-01", "sku,pieces\na,5\n", 1)
     world.load("stock")
     assert world.history("shop__stock", "sku", "pieces").keys() == {"a"}
-    assert world.query("select state, superseded_seq > 0 from ops.batch order by batch_id") == [("superseded", True), ("published", None)]
+    assert world.query("select state, superseded_seq > 0 from ops.batch order by batch_id") == [
+        ("superseded", True),
+        ("published", None),
+    ]
     assert world.query("select count(*) from staging.shop__stock") == [(3,)], "the log is only ever added to"
 
 
@@ -127,7 +133,9 @@ def test_E15_events_delivered_again_under_another_name_are_a_no_op(world: World)
     assert (first.rows_applied, first.rows_duplicate) == (2, 1)
     world.deliver("renamed.jsonl", '{"id": 1}\n{"id": 2}\n{"id": 2}\n')
     assert world.load("events") == []
-    assert world.query("select verdict from ops.batch where state = 'unchanged'") == [("the same content as one.jsonl",)]
+    assert world.query("select verdict from ops.batch where state = 'unchanged'") == [
+        ("the same content as one.jsonl",)
+    ]
 
 
 def test_L6_a_file_of_rejects_is_refused_and_its_rows_stay_in_quarantine(world: World) -> None:
@@ -157,7 +165,9 @@ def test_D1_a_field_that_the_contract_does_not_know_is_rescued_and_said_once(wor
         deliver(world, day, "sku,pieces,colour\na,1,red\n", 1)
     world.load("stock")
     assert world.query("select distinct _rescued->>'colour' from staging.shop__stock") == [("red",)]
-    assert world.query("select kind, column_name from ops.schema_event where kind = 'new_column'") == [("new_column", "colour")]
+    assert world.query("select kind, column_name from ops.schema_event where kind = 'new_column'") == [
+        ("new_column", "colour")
+    ]
 
 
 def test_D2_a_required_field_that_is_missing_refuses_the_file(world: World) -> None:

@@ -55,7 +55,9 @@ def meaning_in(world: World) -> dict[int, list[tuple[str, str | None]]]:
 
 
 # key 0 is always there: an extract that shares no key with what is known is refused, and has its own test
-states = st.dictionaries(st.integers(1, 4), st.sampled_from(["a", "b", "c", "x"]), max_size=4).map(lambda state: {0: "a"} | state)
+states = st.dictionaries(st.integers(1, 4), st.sampled_from(["a", "b", "c", "x"]), max_size=4).map(
+    lambda state: {0: "a"} | state
+)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -129,7 +131,9 @@ def test_E10_a_mass_delete_is_refused_until_a_person_approves_it(world: World) -
     approve(refused[0], "the range was cut")
     (published,) = world.load("things")
     assert published.rows_deleted == 1
-    assert world.query("select approved_reason from ops.batch where approved_by is not null") == [("the range was cut",)]
+    assert world.query("select approved_reason from ops.batch where approved_by is not null") == [
+        ("the range was cut",)
+    ]
 
 
 def test_S1_equal_rows_of_a_key_count_once_and_conflicting_ones_are_not_believed(world: World) -> None:

@@ -117,9 +117,7 @@ def test_a_busy_port_is_one_sentence_that_names_the_variable(make: Make) -> None
         other.bind((LOCAL, 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(
-            RuntimeFault, match=rf"port {port}, .*PostgreSQL, is in use.*SLUICE_POSTGRES_PORT"
-        ) as fault:
+        with pytest.raises(RuntimeFault, match=rf"port {port}, .*PostgreSQL, is in use.*SLUICE_POSTGRES_PORT") as fault:
             make(port=port).start()
     assert "\n" not in str(fault.value)
 
@@ -135,9 +133,7 @@ def test_a_full_disk_is_one_sentence(make: Make, monkeypatch: pytest.MonkeyPatch
 
 
 @as_root
-def test_below_a_private_home_the_server_lives_elsewhere_and_is_found_again(
-    make: Make, open_directory: Path
-) -> None:
+def test_below_a_private_home_the_server_lives_elsewhere_and_is_found_again(make: Make, open_directory: Path) -> None:
     home = open_directory / "root"
     home.mkdir(mode=0o700)
     server = make(home).start()

@@ -14,9 +14,7 @@ from sluice.runtime.ports import LOCAL, free_port
 def test_too_little_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     preflight.check_disk(tmp_path / "not" / "yet" / "there")
     monkeypatch.setenv("SLUICE_MIN_FREE_MB", str(10**9))
-    with pytest.raises(
-        RuntimeFault, match=r"only [\d,]+ MB are free .* SLUICE_STATE_DIR .* SLUICE_MIN_FREE_MB"
-    ):
+    with pytest.raises(RuntimeFault, match=r"only [\d,]+ MB are free .* SLUICE_STATE_DIR .* SLUICE_MIN_FREE_MB"):
         preflight.check_disk(tmp_path)
 
 

@@ -60,9 +60,7 @@ def test_stop_ends_children_and_grandchildren(supervisor: Supervisor, tmp_path: 
     assert not supervisor.run_file.exists()
 
 
-def test_a_component_that_dies_is_told_with_the_end_of_its_log(
-    supervisor: Supervisor, tmp_path: Path
-) -> None:
+def test_a_component_that_dies_is_told_with_the_end_of_its_log(supervisor: Supervisor, tmp_path: Path) -> None:
     command = [sys.executable, "-c", "print('the reason'); raise SystemExit(3)"]
     child = supervisor.spawn("scheduler", command, os.environ, tmp_path)
     child.process.wait(20)

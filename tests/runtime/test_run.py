@@ -134,9 +134,7 @@ def test_a_dag_that_cannot_be_loaded_ends_the_run_with_its_error(project: dict[s
 @pytest.mark.end_to_end
 def test_ctrl_c_while_airflow_starts_stops_everything(project: dict[str, str]) -> None:
     command = [sys.executable, "-m", "sluice.runtime.run"]
-    with subprocess.Popen(
-        command, env=project, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+    with subprocess.Popen(command, env=project, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         for line in process.stdout:
             if line.startswith("begin  Airflow") and "metadata" not in line:
                 break

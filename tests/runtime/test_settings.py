@@ -26,9 +26,7 @@ def write(state_dir: Path, **variables: str) -> None:
 
 
 def test_uri_and_json_forms_say_the_same() -> None:
-    uri = Connection.parse(
-        "postgresql://loader:s3cret%2Fwith%40signs%3A@db.example:5433/shop?sslmode=require"
-    )
+    uri = Connection.parse("postgresql://loader:s3cret%2Fwith%40signs%3A@db.example:5433/shop?sslmode=require")
     form = {
         "conn_type": "postgres",
         "host": "db.example",
@@ -44,9 +42,7 @@ def test_uri_and_json_forms_say_the_same() -> None:
 def test_files_and_http_keep_their_paths() -> None:
     assert Connection.parse("file:///srv/shop%20files").path == "/srv/shop files"
     assert Connection.parse('{"conn_type": "fs", "extra": {"path": "/srv/files"}}').path == "/srv/files"
-    api = Connection.parse(
-        '{"conn_type": "http", "schema": "https", "host": "api", "extra": "{\\"headers\\": {}}"}'
-    )
+    api = Connection.parse('{"conn_type": "http", "schema": "https", "host": "api", "extra": "{\\"headers\\": {}}"}')
     assert (api.scheme, api.path, api.extra) == ("https", "", {"headers": {}})
     dated = Connection.parse('{"conn_type": "http", "extra": {"base_url": "http://127.0.0.1:1/{date}/"}}')
     assert dated.extra["base_url"] == "http://127.0.0.1:1/{date}/"
@@ -73,9 +69,7 @@ def test_the_warehouse_url_wins_over_the_connection(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_resolver_is_asked_last() -> None:
-    settings.register_connection_resolver(
-        lambda name: Connection("http", host="vault") if name == "api" else None
-    )
+    settings.register_connection_resolver(lambda name: Connection("http", host="vault") if name == "api" else None)
     assert settings.connection("api").host == "vault"
     with pytest.raises(SettingsError):
         settings.connection("other")

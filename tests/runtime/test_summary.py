@@ -29,8 +29,7 @@ def batch(warehouse: psycopg.Connection, table: str, **books: int) -> None:
     names = ", ".join(columns)
     values = ", ".join(["%s"] * len(columns))
     warehouse.execute(
-        f"insert into ops.batch (state, published_seq, {names})"
-        f" values ('published', ops.next_seq(), {values})",
+        f"insert into ops.batch (state, published_seq, {names}) values ('published', ops.next_seq(), {values})",
         list(columns.values()),
     )
 
@@ -76,9 +75,7 @@ def test_a_blocking_check_without_a_pass_is_a_problem(
     assert "FAILED: 1 things" in shown(found, Pass(START), [problem])
 
 
-def test_a_check_that_was_repeated_counts_as_it_ended(
-    warehouse: psycopg.Connection, warehouse_url: str
-) -> None:
+def test_a_check_that_was_repeated_counts_as_it_ended(warehouse: psycopg.Connection, warehouse_url: str) -> None:
     gate(warehouse, "keys are unique", "fail")
     gate(warehouse, "keys are unique", "pass")
     found = results.read(warehouse_url, START, [])
@@ -98,9 +95,7 @@ def test_marts_are_counted(warehouse: psycopg.Connection, warehouse_url: str) ->
 
 def test_what_was_not_run_is_loud(warehouse_url: str) -> None:
     done = Pass(START, not_run={"ingest_ourairports": "the address does not answer"})
-    assert "NOT RUN: ingest_ourairports: the address" in shown(
-        results.read(warehouse_url, START, []), done, []
-    )
+    assert "NOT RUN: ingest_ourairports: the address" in shown(results.read(warehouse_url, START, []), done, [])
 
 
 def test_a_failed_task_is_named_with_its_log_and_a_run_that_failed_without_one_too(tmp_path) -> None:
@@ -108,9 +103,7 @@ def test_a_failed_task_is_named_with_its_log_and_a_run_that_failed_without_one_t
         Run("ingest_shop", "manual__1", "failed", None, None),
         Run("warehouse", "w", "failed", None, None),
     ]
-    done = Pass(
-        START, runs, [task("land", "failed"), task("publish", "upstream_failed"), task("wait", "skipped")]
-    )
+    done = Pass(START, runs, [task("land", "failed"), task("publish", "upstream_failed"), task("wait", "skipped")])
     land, publish, run = done.problems(tmp_path)
     log = tmp_path / "dag_id=ingest_shop/run_id=manual__1/task_id=land/attempt=1.log"
     assert land == f"task ingest_shop.land is failed: {log}"

@@ -103,9 +103,7 @@ def test_costs_cover_all_products_and_change_with_time(api, shop_of_14_days):
     assert len(earlier) < len(items)
     changed = [item for item in items if item["sku"] in earlier and earlier[item["sku"]] != item]
     assert 5 < len(changed) < 80
-    assert all(
-        date(2026, 1, 1) < date.fromisoformat(item["valid_from"]) <= date(2026, 1, 15) for item in changed
-    )
+    assert all(date(2026, 1, 1) < date.fromisoformat(item["valid_from"]) <= date(2026, 1, 15) for item in changed)
     assert all(float(item["unit_cost"]) > 0 for item in items)
 
 

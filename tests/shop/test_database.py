@@ -16,9 +16,7 @@ END = datetime(2026, 1, 15, tzinfo=UTC)
 
 
 def test_the_company_has_the_promised_size(shop_of_14_days):
-    count = {
-        table: shop_of_14_days.value(f"select count(*) from {table}") for table in ("orders", "order_lines")
-    }
+    count = {table: shop_of_14_days.value(f"select count(*) from {table}") for table in ("orders", "order_lines")}
     assert 700 <= count["orders"] <= 1_000
     assert 1.5 <= count["order_lines"] / count["orders"] <= 3
     assert shop_of_14_days.value("select now from clock") == END
@@ -58,10 +56,7 @@ def test_an_order_is_paid_by_exactly_one_captured_payment(shop_of_14_days):
         )
     """
     assert shop_of_14_days.value(query) == 0
-    assert (
-        shop_of_14_days.value("select count(*) from orders where paid_at < placed_at or shipped_at < paid_at")
-        == 0
-    )
+    assert shop_of_14_days.value("select count(*) from orders where paid_at < placed_at or shipped_at < paid_at") == 0
 
 
 def test_lines_are_changed_and_hard_deleted(shop_of_14_days):
@@ -69,8 +64,7 @@ def test_lines_are_changed_and_hard_deleted(shop_of_14_days):
         "select count(*) from order_lines l join orders o using (order_id) where l.updated_at > o.placed_at"
     )
     gaps = shop_of_14_days.value(
-        "select count(*) from"
-        " (select order_id from order_lines group by 1 having max(line_number) > count(*)) as g"
+        "select count(*) from (select order_id from order_lines group by 1 having max(line_number) > count(*)) as g"
     )
     assert changed > 10
     assert gaps > 5
@@ -80,19 +74,13 @@ def test_lines_are_changed_and_hard_deleted(shop_of_14_days):
 
 
 def test_customers_are_hard_deleted_and_their_history_remains(shop_of_14_days):
-    deleted = shop_of_14_days.rows(
-        "select customer_id, changed_at from customers_history where op = 'delete'"
-    )
+    deleted = shop_of_14_days.rows("select customer_id, changed_at from customers_history where op = 'delete'")
     assert 2 <= len(deleted) <= 20
     for customer_id, changed_at in deleted:
         deleted_at = life_of(Company(shop_of_14_days.params), customer_id, 13).deleted_at
         assert changed_at == shop_of_14_days.params.time(deleted_at)
-        assert (
-            shop_of_14_days.value("select count(*) from customers where customer_id = %s", customer_id) == 0
-        )
-        assert (
-            shop_of_14_days.value("select count(*) from addresses where customer_id = %s", customer_id) == 0
-        )
+        assert shop_of_14_days.value("select count(*) from customers where customer_id = %s", customer_id) == 0
+        assert shop_of_14_days.value("select count(*) from addresses where customer_id = %s", customer_id) == 0
     ids = [customer_id for customer_id, _ in deleted]
     assert shop_of_14_days.value("select count(*) from orders where customer_id = any(%s)", ids) > 0
 
@@ -157,9 +145,7 @@ def test_some_rows_are_committed_after_rows_with_a_later_updated_at(shop_of_14_d
     assert furthest <= timedelta(hours=6)
 
 
-def test_an_open_transaction_hides_an_older_row_while_later_ones_are_read(
-    shop_database_url, tmp_path, monkeypatch
-):
+def test_an_open_transaction_hides_an_older_row_while_later_ones_are_read(shop_database_url, tmp_path, monkeypatch):
     """Two sessions: the reader sees rows that are newer than one it will only see later."""
     monkeypatch.setattr("sluice.shop.apply.PIPELINE", 1)
     seen: list[str] = []
@@ -186,9 +172,7 @@ def test_an_open_transaction_hides_an_older_row_while_later_ones_are_read(
                             "select count(*) from pg_stat_activity"
                             " where application_name = 'sluice-shop' and state = 'idle in transaction'"
                         ).fetchone()
-                        seen.append(
-                            "newer row read while an older one is hidden" if sessions[0] else "nobody is open"
-                        )
+                        seen.append("newer row read while an older one is hidden" if sessions[0] else "nobody is open")
 
     monkeypatch.setattr(simulation, "entries", watched)
     simulation.init(shop_database_url, tmp_path, Params(seed=7, scale=1.0), 2)
@@ -211,10 +195,7 @@ def test_held_over_transactions_commit_the_next_day_and_never_later():
 
 
 def test_nothing_is_left_open_at_the_end(shop_of_14_days):
-    assert (
-        shop_of_14_days.value("select count(*) from pg_stat_activity where application_name = 'sluice-shop'")
-        == 0
-    )
+    assert shop_of_14_days.value("select count(*) from pg_stat_activity where application_name = 'sluice-shop'") == 0
     assert shop_of_14_days.value("select progress from simulation") == ""
     assert shop_of_14_days.value("select max(updated_at) from orders") < END
 

@@ -121,9 +121,7 @@ def _has_an_audited_one(open_now: dict[str, Entry]) -> bool:
     [_has_an_audited_one, lambda open_now: not open_now],
     ids=["with-a-transaction-open", "between-transactions"],
 )
-def test_a_killed_day_goes_on_where_it_stopped(
-    is_wanted, small_digest, shop_database_url, tmp_path, monkeypatch
-):
+def test_a_killed_day_goes_on_where_it_stopped(is_wanted, small_digest, shop_database_url, tmp_path, monkeypatch):
     """Also while a transaction is open: its rows go with the process and come again, none of them twice."""
     moment = next(_moments(is_wanted))
     monkeypatch.setattr("sluice.shop.apply.PIPELINE", 1)

@@ -1,4 +1,5 @@
-"""The `sluice` command: everything an operator does without a browser. Exit code 0 done, 1 refused or failed, 2 misused."""
+"""The `sluice` command: everything an operator does without a browser. Exit code 0 done, 1 refused or failed, 2
+misused."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help=(
         "Run and inspect the pipeline without a browser.\n\n"
-        "A declaration (include/sources/*.yml) describes a source. `sluice validate` checks all of them, `sluice load shop.orders` reads one "
+        "A declaration (include/sources/*.yml) describes a source. `sluice validate` checks all of them, `sluice load "
+        "shop.orders` reads one "
         "table now, `sluice batch list` shows what was loaded and `sluice quarantine list` what was rejected, and why."
     ),
 )

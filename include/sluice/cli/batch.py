@@ -25,7 +25,8 @@ def list_batches(
     with warehouse.connect() as connection:
         rows = connection.execute(
             """
-            select batch_id, source || '.' || table_name, unit, state, rows_read, rows_applied, rows_unchanged, rows_duplicate,
+            select batch_id, source || '.' || table_name, unit, state, rows_read, rows_applied, rows_unchanged,
+            rows_duplicate,
                 rows_quarantined, rows_late, rows_deleted, verdict
             from ops.batch
             where (%(source)s = '' or source = %(source)s) and (%(table)s = '' or table_name = %(table)s)
@@ -35,8 +36,22 @@ def list_batches(
             {"source": source, "table": table, "state": state, "limit": limit},
         ).fetchall()
     show(
-        ["batch", "table", "unit", "state", "read", "applied", "unchanged", "duplicate", "quarantined", "late", "deleted", "verdict"],
-        rows, empty="no batch yet; `sluice load <source>` or an ingest DAG makes one",
+        [
+            "batch",
+            "table",
+            "unit",
+            "state",
+            "read",
+            "applied",
+            "unchanged",
+            "duplicate",
+            "quarantined",
+            "late",
+            "deleted",
+            "verdict",
+        ],
+        rows,
+        empty="no batch yet; `sluice load <source>` or an ingest DAG makes one",
     )
 
 
@@ -45,10 +60,12 @@ def approve(
     batch_id: Annotated[int, typer.Argument(help="A refused batch; see `sluice batch list --state refused`")],
     reason: Annotated[str, typer.Option(help="Why these deletes are right; kept in the ledger")],
 ) -> None:
-    """Let a refused batch with vanished keys through. Its unit is published when it is read the next time, with this content."""
+    """Let a refused batch with vanished keys through. Its unit is published when it is read the next time, with this
+    content."""
     with warehouse.connect() as connection:
         row = connection.execute(
-            "update ops.batch set approved_by = %s, approved_reason = %s where batch_id = %s and state = 'refused' returning source, table_name",
+            "update ops.batch set approved_by = %s, approved_reason = %s where batch_id = %s and state = 'refused' "
+            "returning source, table_name",
             [getpass.getuser(), reason, batch_id],
         ).fetchone()
     if row is None:

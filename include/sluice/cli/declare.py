@@ -27,7 +27,9 @@ def validate() -> None:
 
 
 def generate(
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if a file is not what it should be.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 if a file is not what it should be.")
+    ] = False,
 ) -> None:
     """Write what follows from the declarations: dbt's sources and the JSON Schema that editors use."""
     found = load_folder(settings.sources_dir())
@@ -46,8 +48,15 @@ def generate(
 def list_sources() -> None:
     """Every source that can be used."""
     found = load_folder(settings.sources_dir())
-    rows = [[s.source, s.owner, s.schedule or "by hand", len(s.tables), found.paths[s.source].name] for s in found.sources.values()]
-    show(["source", "owner", "schedule (UTC)", "tables", "file"], rows, empty="no declaration can be used; see: sluice validate")
+    rows = [
+        [s.source, s.owner, s.schedule or "by hand", len(s.tables), found.paths[s.source].name]
+        for s in found.sources.values()
+    ]
+    show(
+        ["source", "owner", "schedule (UTC)", "tables", "file"],
+        rows,
+        empty="no declaration can be used; see: sluice validate",
+    )
 
 
 @source_app.command("show")
@@ -55,11 +64,22 @@ def show_source(name: Annotated[str, typer.Argument(help="<source> or <source>.<
     """The tables of a source, or the columns of a table."""
     tables = tables_named(name)
     if "." in name:
-        (_, table), = tables
+        ((_, table),) = tables
         print(table.description)
-        rows = [[n, c.type, "required" if c.required or n in table.key else "", "key" if n in table.key else "", c.description]
-                for n, c in table.columns.items()]
+        rows = [
+            [
+                n,
+                c.type,
+                "required" if c.required or n in table.key else "",
+                "key" if n in table.key else "",
+                c.description,
+            ]
+            for n, c in table.columns.items()
+        ]
         show(["column", "type", "", "", "meaning"], rows, empty="")
         return
-    rows = [[t.name, t.mode.value, t.origin.kind.connection, ", ".join(t.key), len(t.columns), t.description] for _, t in tables]
+    rows = [
+        [t.name, t.mode.value, t.origin.kind.connection, ", ".join(t.key), len(t.columns), t.description]
+        for _, t in tables
+    ]
     show(["table", "mode", "connection", "key", "columns", "meaning"], rows, empty="")

@@ -16,8 +16,12 @@ from sluice.loading import load as load_table
 
 def load(
     name: Annotated[str, typer.Argument(help="<source> or <source>.<table>")],
-    start: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="Read this day again, and those after it …")] = None,
-    end: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="… up to and with this day.")] = None,
+    start: Annotated[
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="Read this day again, and those after it …")
+    ] = None,
+    end: Annotated[
+        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="… up to and with this day.")
+    ] = None,
 ) -> None:
     """Read what is pending of a source or a table, judge it and publish it. The same content again changes nothing."""
     if (start is None) != (end is None) or (start and end and end < start):
@@ -34,8 +38,15 @@ def load(
             print(f"{source.source}.{table.name}: {error}", file=sys.stderr)
             failed = True
             continue
-        counts = [sum(getattr(p, f"rows_{what}") for p in done) for what in ("read", "applied", "unchanged", "duplicate", "quarantined", "deleted")]
+        counts = [
+            sum(getattr(p, f"rows_{what}") for p in done)
+            for what in ("read", "applied", "unchanged", "duplicate", "quarantined", "deleted")
+        ]
         rows.append([f"{source.source}.{table.name}", len(done), *counts])
-    show(["table", "units", "read", "applied", "unchanged", "duplicate", "quarantined", "deleted"], rows, empty="nothing was loaded")
+    show(
+        ["table", "units", "read", "applied", "unchanged", "duplicate", "quarantined", "deleted"],
+        rows,
+        empty="nothing was loaded",
+    )
     if failed:
         raise typer.Exit(1)

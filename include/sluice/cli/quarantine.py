@@ -10,7 +10,9 @@ from sluice import warehouse
 from sluice.cli.common import show
 from sluice.errors import SluiceError
 
-app = typer.Typer(no_args_is_help=True, help="Rows that broke their contract. Nothing is lost: each waits with its reason.")
+app = typer.Typer(
+    no_args_is_help=True, help="Rows that broke their contract. Nothing is lost: each waits with its reason."
+)
 
 
 @app.command("list")
@@ -23,9 +25,11 @@ def list_rows(
     with warehouse.connect() as connection:
         rows = connection.execute(
             """
-            select source || '.' || table_name, code, reason, count(*), min(quarantine_id), max(created_at)::timestamptz(0)
+            select source || '.' || table_name, code, reason, count(*), min(quarantine_id),
+            max(created_at)::timestamptz(0)
             from ops.quarantine
-            where state = 'open' and (%(source)s = '' or source = %(source)s) and (%(table)s = '' or table_name = %(table)s)
+            where state = 'open' and (%(source)s = '' or source = %(source)s) and (%(table)s = '' or table_name =
+            %(table)s)
             group by 1, 2, 3 order by 4 desc limit %(limit)s
             """,
             {"source": source, "table": table, "limit": limit},
@@ -39,7 +43,8 @@ def show_row(quarantine_id: Annotated[int, typer.Argument(help="As `sluice quara
     with warehouse.connect() as connection:
         row = connection.execute(
             """
-            select q.source || '.' || q.table_name, b.unit, q.row_number, q.code, q.reason, q.state, coalesce(q.raw, encode(q.raw_bytes, 'base64'))
+            select q.source || '.' || q.table_name, b.unit, q.row_number, q.code, q.reason, q.state, coalesce(q.raw,
+            encode(q.raw_bytes, 'base64'))
             from ops.quarantine as q inner join ops.batch as b using (batch_id) where quarantine_id = %s
             """,
             [quarantine_id],

@@ -15,7 +15,8 @@ _HEAD = "# Generated from the declaration include/sources/{source}.yml by `sluic
 
 
 def write_all(sources: list[Source], home: Path, *, check: bool = False) -> list[Path]:
-    """Write dbt's `sources.yml` of each source, the JSON Schema of declarations and Airflow's pools. Returns the files that differed.
+    """Write dbt's `sources.yml` of each source, the JSON Schema of declarations and Airflow's pools. Returns the
+    files that differed.
 
     With `check` nothing is written.
     """

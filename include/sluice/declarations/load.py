@@ -57,7 +57,9 @@ def load_folder(folder: Path) -> Declarations:
             continue
         if source.source in found.sources:
             first = found.paths[source.source].name
-            found.faults.append(Fault(str(path), 1, "source", f"{source.source} is already declared in {first}; this file is left out"))
+            found.faults.append(
+                Fault(str(path), 1, "source", f"{source.source} is already declared in {first}; this file is left out")
+            )
             continue
         found.sources[source.source] = source
         found.paths[source.source] = path
@@ -83,10 +85,16 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")]
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 
 
 def _load_with_lines(path: Path) -> Source:

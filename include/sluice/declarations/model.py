@@ -1,6 +1,7 @@
 """What a declaration says, as typed, frozen values.
 
-One YAML file under `include/sources/` describes one source completely. The field names here are the field names there; each
+One YAML file under `include/sources/` describes one source completely. The field names here are the field names
+there; each
 `description` becomes the help that an editor shows (`docs/reference/source.schema.json`).
 """
 
@@ -37,7 +38,8 @@ def _type(value: Any) -> str:
     text = " ".join(str(value).lower().split())
     if not _TYPE.match(text) or ("(" in text and not text.startswith("numeric")):
         raise ValueError(
-            "a type is one of text, bigint, integer, smallint, boolean, date, timestamptz, timestamp, time, uuid, jsonb, "
+            "a type is one of text, bigint, integer, smallint, boolean, date, timestamptz, timestamp, time, uuid, "
+            "jsonb, "
             "real, double precision, numeric, numeric(p,s)"
         )
     return text
@@ -86,7 +88,9 @@ class Files(Declared):
     delimiter: str = Field(default=",", min_length=1, max_length=1)
     encoding: str = "utf-8"
     done: str | None = Field(default=None, description="Marker that says a file is complete; {path} is the file's path")
-    done_holds_rows: bool = Field(default=False, description="The marker's text is the number of rows: the control total")
+    done_holds_rows: bool = Field(
+        default=False, description="The marker's text is the number of rows: the control total"
+    )
     stable_for: Duration = Field(
         default=timedelta(seconds=0), description="Without a marker: a file must be unchanged for so long"
     )
@@ -124,7 +128,9 @@ class Rest(Declared):
     items: str = Field(default="items", description="Field of the body that holds the rows")
     total: str | None = Field(default=None, description="Field of the body that holds the row count: the control total")
     page: Page | None = None
-    retries: int = Field(default=6, ge=0, le=20, description="Tries after the first, for 429, 5xx and broken connections")
+    retries: int = Field(
+        default=6, ge=0, le=20, description="Tries after the first, for 429, 5xx and broken connections"
+    )
 
 
 class From(Declared):
@@ -160,7 +166,8 @@ class Deletes(Declared):
     """How rows that were deleted at the source are noticed, and how many may vanish at once."""
 
     detect: Literal["none", "key_scan"] = Field(
-        default="none", description="cursor tables: compare all keys of the source with those known, in the same snapshot"
+        default="none",
+        description="cursor tables: compare all keys of the source with those known, in the same snapshot",
     )
     max_share: float = Field(default=0.10, ge=0, le=1, description="A larger share of vanished keys is refused")
 
@@ -194,7 +201,9 @@ class Table(Declared):
         default=None, description="Column that says when a version became true; without one, the instant of the unit"
     )
     sequence: Name | None = Field(default=None, description="Column that orders versions of the same instant")
-    max_reject_share: float = Field(default=0.01, ge=0, le=1, description="A batch with a larger share of rejects is refused")
+    max_reject_share: float = Field(
+        default=0.01, ge=0, le=1, description="A batch with a larger share of rejects is refused"
+    )
     freshness: Duration | None = Field(default=None, description="How old the last publish may be")
     start: date | None = Field(default=None, description="First day to read, for {date} units")
 

@@ -35,5 +35,7 @@ def required_pools(sources: Iterable[Source]) -> dict[str, Pool]:
             slots = source.at_once.get(connection, _CONNECTION_SLOTS)
             if connection in pools:
                 slots = min(slots, pools[connection]["slots"])
-            pools[connection] = Pool(slots=slots, description=f"tasks that read from {connection} at once", include_deferred=False)
+            pools[connection] = Pool(
+                slots=slots, description=f"tasks that read from {connection} at once", include_deferred=False
+            )
     return pools

@@ -61,9 +61,7 @@ class Suite:
 
 def expectations_dir() -> Path:
     """Where the suites are: `SLUICE_EXPECTATIONS_DIR`, or `include/expectations`."""
-    return Path(
-        settings.variable("SLUICE_EXPECTATIONS_DIR") or settings.home() / "include" / "expectations"
-    ).absolute()
+    return Path(settings.variable("SLUICE_EXPECTATIONS_DIR") or settings.home() / "include" / "expectations").absolute()
 
 
 def read_suites(path: Path) -> list[Suite]:
@@ -83,9 +81,7 @@ def read_suites(path: Path) -> list[Suite]:
                 )
             found.append(Expectation(kind, severity, arguments))
         if not found:
-            raise ExpectationsFault(
-                f"{path}: tables.{table}.expect: is empty; a table without a check is no gate"
-            )
+            raise ExpectationsFault(f"{path}: tables.{table}.expect: is empty; a table without a check is no gate")
         suites.append(Suite(table, tuple(body.get("key") or ()), tuple(found)))
     return suites
 
@@ -153,9 +149,7 @@ def _run(connection: psycopg.Connection, suites: Sequence[Suite]) -> list[Check]
     if not suites:
         return []
     context = _context()
-    source = context.data_sources.add_postgres(
-        "warehouse", connection_string=_sqlalchemy_url(settings.warehouse_url())
-    )
+    source = context.data_sources.add_postgres("warehouse", connection_string=_sqlalchemy_url(settings.warehouse_url()))
     checks: list[Check] = []
     try:
         for suite in suites:
@@ -170,9 +164,7 @@ def _run_suite(connection: psycopg.Connection, source: Any, suite: Suite) -> lis
     exists = connection.execute("select to_regclass(%s) is not null", (suite.table,)).fetchone()
     if not exists or not exists[0]:
         return [
-            Check(
-                e.name, suite.table, "missing", e.severity, bound=e.bound, message="the table does not exist"
-            )  # type: ignore[arg-type]
+            Check(e.name, suite.table, "missing", e.severity, bound=e.bound, message="the table does not exist")  # type: ignore[arg-type]
             for e in suite.expectations
         ]
     asset = source.add_table_asset(suite.table, table_name=table, schema_name=schema)
@@ -191,9 +183,7 @@ def _run_one(batch: Any, suite: Suite, expectation: Expectation) -> Check:
         bound=expectation.bound,
     )
     try:
-        wanted = ExpectationConfiguration(
-            type=expectation.type, kwargs=dict(expectation.arguments)
-        ).to_domain_obj()
+        wanted = ExpectationConfiguration(type=expectation.type, kwargs=dict(expectation.arguments)).to_domain_obj()
         # Keys alone may be shown: the values of other columns may speak of a person.
         result = batch.validate(
             wanted,
@@ -207,9 +197,7 @@ def _run_one(batch: Any, suite: Suite, expectation: Expectation) -> Check:
         )
     except Exception as error:  # whatever it is: a check that could not be made has not passed
         return replace(check, message=_brief(error))
-    raised = (result.exception_info or {}).get("exception_message") or _nested_exception(
-        result.exception_info
-    )
+    raised = (result.exception_info or {}).get("exception_message") or _nested_exception(result.exception_info)
     if raised:
         return replace(check, message=_brief(raised))
     told = result.result or {}
@@ -217,9 +205,7 @@ def _run_one(batch: Any, suite: Suite, expectation: Expectation) -> Check:
     observed = told.get("observed_value")
     if observed is None and failing is not None:
         observed = f"{failing} of {told.get('element_count')} rows"
-    samples = [
-        [row.get(column) for column in suite.key] for row in told.get("partial_unexpected_index_list") or []
-    ]
+    samples = [[row.get(column) for column in suite.key] for row in told.get("partial_unexpected_index_list") or []]
     return replace(
         check,
         outcome="pass" if result.success else "fail",

@@ -37,9 +37,7 @@ def _check(connection: psycopg.Connection, source: Source, table: str, allowed: 
     last, seconds = connection.execute(_LAST, (source.source, table)).fetchone() or (None, None)
     name = f"staging.{source.source}__{table}"
     if last is None:
-        return Check(
-            "is_fresh", name, "missing", bound=str(allowed), message=f"never read; ask {source.owner}"
-        )
+        return Check("is_fresh", name, "missing", bound=str(allowed), message=f"never read; ask {source.owner}")
     age = timedelta(seconds=seconds)
     return Check(
         "is_fresh",

@@ -41,9 +41,7 @@ def judge_layer(
             connection, layer, run_id, expectations or expectations_dir() / f"{layer}.yml", expected
         )
         if not expected:
-            checks.append(
-                Check("layer_has_models", layer, "missing", message="no model was selected for this layer")
-            )
+            checks.append(Check("layer_has_models", layer, "missing", message="no model was selected for this layer"))
         verdict = Verdict(layer, checks)
         summary = Check(
             COMPLETE,
@@ -56,9 +54,7 @@ def judge_layer(
     return verdict
 
 
-def _every_model_has_a_result(
-    connection: psycopg.Connection, run_id: str, expected: Sequence[Model]
-) -> list[Check]:
+def _every_model_has_a_result(connection: psycopg.Connection, run_id: str, expected: Sequence[Model]) -> list[Check]:
     """A model writes its row in the transaction that builds it; a view writes none and must exist."""
     rows = connection.execute(
         "select distinct on (relation) relation, state, rows_inserted, rows_deleted from ops.model_run"
@@ -76,15 +72,11 @@ def _every_model_has_a_result(
     checks = []
     for model in expected:
         if model.relation not in existing:
-            checks.append(
-                Check("model_has_a_result", model.relation, "missing", message="the relation does not exist")
-            )
+            checks.append(Check("model_has_a_result", model.relation, "missing", message="the relation does not exist"))
         elif model.relation in built:
             state, inserted, deleted = built[model.relation]
             checks.append(
-                Check(
-                    "model_has_a_result", model.relation, "pass", observed=f"{state}, +{inserted} -{deleted}"
-                )
+                Check("model_has_a_result", model.relation, "pass", observed=f"{state}, +{inserted} -{deleted}")
             )
         elif model.is_view:
             checks.append(Check("model_has_a_result", model.relation, "pass", observed="the view exists"))
@@ -158,9 +150,7 @@ def _books_are_in_order(connection: psycopg.Connection, tables: Iterable[tuple[s
     for source, table, published, unbalanced, stranded, failed in rows:
         name = f"staging.{source}__{table}"
         checks.append(
-            Check(
-                "books_balance", name, "fail" if unbalanced else "pass", observed=str(unbalanced), bound="0"
-            )
+            Check("books_balance", name, "fail" if unbalanced else "pass", observed=str(unbalanced), bound="0")
         )
         checks.append(
             Check(
@@ -179,15 +169,11 @@ def _books_are_in_order(connection: psycopg.Connection, tables: Iterable[tuple[s
                 severity="warn",
                 observed=str(stranded),
                 bound="0",
-                message="landed more than a day ago and never published; run its ingest DAG"
-                if stranded
-                else None,
+                message="landed more than a day ago and never published; run its ingest DAG" if stranded else None,
             )
         )
         if not published:
             checks.append(
-                Check(
-                    "has_been_read", name, "missing", severity="warn", message="no batch was ever published"
-                )
+                Check("has_been_read", name, "missing", severity="warn", message="no batch was ever published")
             )
     return checks

@@ -71,9 +71,7 @@ class Verdict:
         if self.passed:
             return
         if not self.checks:
-            raise GateFailed(
-                f"gate {self.gate} had nothing to check, which is not a pass. Look at: sluice gate show"
-            )
+            raise GateFailed(f"gate {self.gate} had nothing to check, which is not a pass. Look at: sluice gate show")
         lines = "\n".join(f"- {check}" for check in self.blocking)
         raise GateFailed(
             f"gate {self.gate}: {len(self.blocking)} of {len(self.checks)} checks block\n{lines}\n"

@@ -32,7 +32,9 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
     if batch.state != "landed":
         return batch
     _, table = batches.declared(batch)
-    mapping = contract.map_fields(table, batch.details["fields"], batch.details["constants"], batch.details["empty_is_null"])
+    mapping = contract.map_fields(
+        table, batch.details["fields"], batch.details["constants"], batch.details["empty_is_null"]
+    )
     verdicts = [_judge_header(table, batch, mapping)]
     if not verdicts[0].refused:
         log.ensure(connection, table)
@@ -42,8 +44,13 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
         verdicts += _judge_rows(connection, table, batch)
     for verdict in verdicts:
         record_check(
-            connection, batch, verdict.name, "fail" if verdict.refused else "pass",
-            observed=verdict.observed, bound=verdict.bound, message=verdict.message or None,
+            connection,
+            batch,
+            verdict.name,
+            "fail" if verdict.refused else "pass",
+            observed=verdict.observed,
+            bound=verdict.bound,
+            message=verdict.message or None,
         )
     _record_drift(connection, table, batch, mapping)
     refusals = [verdict.message for verdict in verdicts if verdict.refused]
@@ -64,12 +71,14 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
 def _split(
     connection: psycopg.Connection, table: Table, batch: Batch, mapping: contract.Mapping, rules: list[contract.Rule]
 ) -> None:
-    """Rows that keep the contract become `landing.b<id>_rows`; each other goes to quarantine for the first rule it breaks."""
+    """Rows that keep the contract become `landing.b<id>_rows`; each other goes to quarantine for the first rule it
+    breaks."""
     landed, rows = landing_table(batch.batch_id), landing_table(batch.batch_id, "rows")
     connection.execute("drop table if exists pg_temp.failing")
     connection.execute(
         sql.SQL(
-            "create temporary table failing on commit drop as select _row_number, rule from (select _row_number, {} as rule from {}) as judged"
+            "create temporary table failing on commit drop as select _row_number, rule from (select _row_number, {} "
+            "as rule from {}) as judged"
             " where rule is not null"
         ).format(contract.first_broken(rules), landed)
     )
@@ -100,7 +109,9 @@ def _split(
             rows=rows,
             columns=log.names(table.columns),
             effective_at=contract.effective_at(table, batch.effective_at),
-            sequence=sql.SQL("{}::bigint").format(sql.Identifier(table.sequence)) if table.sequence else sql.SQL("0::bigint"),
+            sequence=sql.SQL("{}::bigint").format(sql.Identifier(table.sequence))
+            if table.sequence
+            else sql.SQL("0::bigint"),
             row_hash=contract.row_hash(table),
             casts=sql.SQL(", ").join(casts),
             deleted=mapping.deleted,
@@ -115,7 +126,12 @@ def _split(
     failing = connection.execute("select count(*) from failing").fetchone()[0]  # type: ignore[index]
     rejected = batch.rows_quarantined + failing + conflicts  # those that never became a row were counted at landing
     batches.move(
-        connection, batch.batch_id, "landed", rows_quarantined=rejected, rows_duplicate=duplicates, deletes_withheld=withheld
+        connection,
+        batch.batch_id,
+        "landed",
+        rows_quarantined=rejected,
+        rows_duplicate=duplicates,
+        deletes_withheld=withheld,
     )
 
 
@@ -126,7 +142,8 @@ def _quarantine(
     if not rules:
         return
     catalogue = sql.SQL(", ").join(
-        sql.SQL("({}, {}, {}, {})").format(index, rule.column, rule.code, f"{rule.column} {rule.reason}") for index, rule in enumerate(rules)
+        sql.SQL("({}, {}, {}, {})").format(index, rule.column, rule.code, f"{rule.column} {rule.reason}")
+        for index, rule in enumerate(rules)
     )
     connection.execute(
         sql.SQL(
@@ -140,8 +157,13 @@ def _quarantine(
             inner join (values {catalogue}) as rules (rule, column_name, code, reason) on rules.rule = failing.rule
             """
         ).format(
-            batch_id=batch.batch_id, source=batch.source, table_name=batch.table_name, catalogue=catalogue,
-            landed=landing_table(batch.batch_id), raw=_raw(batch, "landed"), unreadable=_key_unreadable(table, rules),
+            batch_id=batch.batch_id,
+            source=batch.source,
+            table_name=batch.table_name,
+            catalogue=catalogue,
+            landed=landing_table(batch.batch_id),
+            raw=_raw(batch, "landed"),
+            unreadable=_key_unreadable(table, rules),
             key=sql.SQL(", ").join(contract.typed(table, mapping, key) for key in table.key),
         )
     )
@@ -149,7 +171,9 @@ def _quarantine(
 
 def _key_unreadable(table: Table, rules: list[contract.Rule]) -> sql.Composable:
     """True for a landed row whose key itself breaks a rule, whatever rule it broke first."""
-    broken = [rule.broken for rule in rules if rule.column in table.key and rule.code in ("TYPE", "NULL_KEY", "NOT_FINITE")]
+    broken = [
+        rule.broken for rule in rules if rule.column in table.key and rule.code in ("TYPE", "NULL_KEY", "NOT_FINITE")
+    ]
     return sql.SQL(" or ").join(broken) if broken else sql.SQL("false")
 
 
@@ -184,9 +208,10 @@ def _keys_present(
         sql.SQL("select count(*) from failing inner join {} using (_row_number) where {}").format(landed, broken)
     ).fetchone()[0]  # type: ignore[index]
     connection.execute(
-        sql.SQL("insert into {} select {} from failing inner join {} using (_row_number) where case when {} then false else true end").format(
-            keys, casts, landed, broken
-        )
+        sql.SQL(
+            "insert into {} select {} from failing inner join {} using (_row_number) where case when {} then false "
+            "else true end"
+        ).format(keys, casts, landed, broken)
     )
     connection.execute(sql.SQL("analyze {}").format(keys))  # fresh tables have no statistics, and anti joins need them
     return bool(hidden) or batch.rows_quarantined > 0
@@ -222,8 +247,14 @@ def _quarantine_conflicts(connection: psycopg.Connection, table: Table, batch: B
             inner join {landed} as landed using (_row_number)
             """
         ).format(
-            key=log.names(table.key), rows=rows, batch_id=batch.batch_id, source=batch.source, table_name=batch.table_name,
-            column=", ".join(table.key), raw=_raw(batch, "landed"), landed=landing_table(batch.batch_id),
+            key=log.names(table.key),
+            rows=rows,
+            batch_id=batch.batch_id,
+            source=batch.source,
+            table_name=batch.table_name,
+            column=", ".join(table.key),
+            raw=_raw(batch, "landed"),
+            landed=landing_table(batch.batch_id),
         )
     ).rowcount
 
@@ -255,13 +286,20 @@ def _drop_duplicates(connection: psycopg.Connection, table: Table, rows: sql.Ide
 
 
 def _judge_header(table: Table, batch: Batch, mapping: contract.Mapping) -> Verdict:
-    ambiguous = [name for name in mapping.ambiguous if any((c.field or n).lower() == name for n, c in table.columns.items())]
+    ambiguous = [
+        name for name in mapping.ambiguous if any((c.field or n).lower() == name for n, c in table.columns.items())
+    ]
     if ambiguous:
-        return Verdict("header", True, f"{batch.unit}: the fields {', '.join(ambiguous)} occur more than once; nothing was published")
+        return Verdict(
+            "header",
+            True,
+            f"{batch.unit}: the fields {', '.join(ambiguous)} occur more than once; nothing was published",
+        )
     required = [n for n in mapping.missing if table.columns[n].required or n in table.key]
     if required:
         return Verdict(
-            "header", True,
+            "header",
+            True,
             f"{batch.unit} has no field for the required columns {', '.join(required)}; nothing was published. "
             f"Name the field in the declaration (columns.{required[0]}.field) if it was renamed",
         )
@@ -284,7 +322,9 @@ def _judge_rows(connection: psycopg.Connection, table: Table, batch: Batch) -> l
                 ) as known
                 """
             ).format(
-                keys=landing_table(batch.batch_id, "keys"), same_key=log.same_key(table, "present", "known"), first=sql.Identifier(table.key[0]),
+                keys=landing_table(batch.batch_id, "keys"),
+                same_key=log.same_key(table, "present", "known"),
+                first=sql.Identifier(table.key[0]),
                 state=log.state_before(table, inclusive=table.mode is Mode.CURSOR),
             ),
             {"instant": batch.effective_at},
@@ -298,9 +338,12 @@ def judge_rejects(read: int, rejected: int, max_share: float) -> Verdict:
     share = rejected / read if read else 0.0
     if rejected and share > max_share:
         return Verdict(
-            "contract", True,
-            f"{rejected} of {read} rows break the contract, more than {max_share:.1%}; nothing was published. See: sluice quarantine list",
-            f"{share:.4%}", f"{max_share:.4%}",
+            "contract",
+            True,
+            f"{rejected} of {read} rows break the contract, more than {max_share:.1%}; nothing was published. See: "
+            f"sluice quarantine list",
+            f"{share:.4%}",
+            f"{max_share:.4%}",
         )
     return Verdict("contract", False, "", f"{share:.4%}", f"{max_share:.4%}")
 
@@ -309,12 +352,21 @@ def judge_deletes(vanished: int, known: int, max_share: float, batch_id: int) ->
     """Decide whether an extract that lacks `vanished` of `known` keys may be published."""
     approve = f"Approve it with: sluice batch approve {batch_id} --reason …"
     if known and vanished == known:
-        return Verdict("deletes", True, f"the extract is empty of all {known} known keys; nothing was closed (EMPTY_SOURCE). {approve}", vanished, 0)
+        return Verdict(
+            "deletes",
+            True,
+            f"the extract is empty of all {known} known keys; nothing was closed (EMPTY_SOURCE). {approve}",
+            vanished,
+            0,
+        )
     if known and vanished / known > max_share:
         return Verdict(
-            "deletes", True,
-            f"{vanished} of {known} keys vanished, more than {max_share:.0%}; nothing was closed (MASS_DELETE). {approve}",
-            f"{vanished / known:.4%}", f"{max_share:.4%}",
+            "deletes",
+            True,
+            f"{vanished} of {known} keys vanished, more than {max_share:.0%}; nothing was closed (MASS_DELETE). "
+            f"{approve}",
+            f"{vanished / known:.4%}",
+            f"{max_share:.4%}",
         )
     return Verdict("deletes", False, "", vanished, f"{max_share:.4%} of {known}")
 
@@ -322,9 +374,12 @@ def judge_deletes(vanished: int, known: int, max_share: float, batch_id: int) ->
 def _judge_total(batch: Batch) -> Verdict:
     if batch.control_total is not None and batch.control_total != batch.rows_read:
         return Verdict(
-            "control_total", True,
-            f"{batch.unit}: the source announces {batch.control_total} rows but {batch.rows_read} were read; nothing was published",
-            batch.rows_read, batch.control_total,
+            "control_total",
+            True,
+            f"{batch.unit}: the source announces {batch.control_total} rows but {batch.rows_read} were read; nothing "
+            f"was published",
+            batch.rows_read,
+            batch.control_total,
         )
     return Verdict("control_total", False, "", batch.rows_read, batch.control_total)
 
@@ -333,16 +388,23 @@ def _approved(connection: psycopg.Connection, batch: Batch) -> bool:
     """Whether a person approved an earlier refusal of the same unit with the same content."""
     return bool(
         connection.execute(
-            "select 1 from ops.batch where source = %s and table_name = %s and unit = %s and content_hash = %s and approved_by is not null",
+            "select 1 from ops.batch where source = %s and table_name = %s and unit = %s and content_hash = %s and "
+            "approved_by is not null",
             [batch.source, batch.table_name, batch.unit, batch.content_hash],
         ).fetchone()
     )
 
 
 def _record_drift(connection: psycopg.Connection, table: Table, batch: Batch, mapping: contract.Mapping) -> None:
-    """What the source brought that the contract does not know, or did not bring. Said once per change, not once per batch."""
-    events = [("new_column", name, f"{batch.unit} has the field {name}, unknown to the contract; kept in _rescued") for name in mapping.unknown]
-    events += [("missing_column", name, f"{batch.unit} has no field for {name}; NULL was loaded") for name in mapping.missing]
+    """What the source brought that the contract does not know, or did not bring. Said once per change, not once per
+    batch."""
+    events = [
+        ("new_column", name, f"{batch.unit} has the field {name}, unknown to the contract; kept in _rescued")
+        for name in mapping.unknown
+    ]
+    events += [
+        ("missing_column", name, f"{batch.unit} has no field for {name}; NULL was loaded") for name in mapping.missing
+    ]
     for kind, column, message in events:
         connection.execute(
             """
@@ -354,7 +416,12 @@ def _record_drift(connection: psycopg.Connection, table: Table, batch: Batch, ma
             )
             """,
             {
-                "batch": batch.batch_id, "source": batch.source, "table": batch.table_name, "unit": batch.unit,
-                "kind": kind, "column": column, "message": message,
+                "batch": batch.batch_id,
+                "source": batch.source,
+                "table": batch.table_name,
+                "unit": batch.unit,
+                "kind": kind,
+                "column": column,
+                "message": message,
             },
         )

@@ -45,21 +45,24 @@ def get(connection: psycopg.Connection, batch_id: int, *, lock: bool = False) ->
     """Read a batch; with `lock`, keep others from moving it until the transaction ends."""
     suffix = " for update" if lock else ""
     with connection.cursor(row_factory=class_row(Batch)) as cursor:
-        batch = cursor.execute(f"select {_COLUMNS} from ops.batch where batch_id = %s{suffix}", [batch_id]).fetchone()  # noqa: S608
+        batch = cursor.execute(f"select {_COLUMNS} from ops.batch where batch_id = %s{suffix}", [batch_id]).fetchone()
     if batch is None:
         raise SluiceError(f"there is no batch {batch_id} in the ledger")
     return batch
 
 
 def move(connection: psycopg.Connection, batch_id: int, state: str, **values: Any) -> None:
-    """Set a batch's state and what came to be known of it. A clock time goes with the state where the ledger has one."""
+    """Set a batch's state and what came to be known of it. A clock time goes with the state where the ledger has
+    one."""
     stamp = {"landed": "landed_at", "audited": "audited_at", "published": "published_at"}.get(state)
     sets = [sql.SQL("state = {}").format(state), sql.SQL("heartbeat_at = clock_timestamp()")]
     if stamp:
         sets.append(sql.SQL("{} = clock_timestamp()").format(sql.Identifier(stamp)))
     for name, value in values.items():
         sets.append(sql.SQL("{} = {}").format(sql.Identifier(name), Jsonb(value) if isinstance(value, dict) else value))
-    connection.execute(sql.SQL("update ops.batch set {} where batch_id = {}").format(sql.SQL(", ").join(sets), batch_id))
+    connection.execute(
+        sql.SQL("update ops.batch set {} where batch_id = {}").format(sql.SQL(", ").join(sets), batch_id)
+    )
 
 
 def declared(batch: Batch) -> tuple[Source, Table]:
@@ -68,14 +71,16 @@ def declared(batch: Batch) -> tuple[Source, Table]:
     source = found.sources.get(batch.source)
     if source is None or batch.table_name not in source.tables:
         raise SluiceError(
-            f"batch {batch.batch_id} is of {batch.source}.{batch.table_name}, which no declaration in {settings.sources_dir()} "
+            f"batch {batch.batch_id} is of {batch.source}.{batch.table_name}, which no declaration in "
+            f"{settings.sources_dir()} "
             "describes; the batch was left as it is"
         )
     return source, source.tables[batch.table_name]
 
 
 def units_known(connection: psycopg.Connection, source: str, table: str) -> dict[str, str]:
-    """Units that need no reading, with the stamp they had: the latest batch of each is published or was found unchanged."""
+    """Units that need no reading, with the stamp they had: the latest batch of each is published or was found
+    unchanged."""
     rows = connection.execute(
         """
         select distinct on (unit) unit, coalesce(fingerprint, ''), state
@@ -114,10 +119,19 @@ def record_check(
     """One result of the gate that a landed batch passes, as a row of `ops.gate_result`."""
     with connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
-            "insert into ops.gate_result (run_id, gate, check_name, object, severity, verdict, observed, bound, failing_rows, message, batch_id)"
+            "insert into ops.gate_result (run_id, gate, check_name, object, severity, verdict, observed, bound, "
+            "failing_rows, message, batch_id)"
             " values (%s, 'batch', %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             [
-                batch.run_id, name, f"{batch.source}.{batch.table_name}", severity, verdict,
-                None if observed is None else str(observed), None if bound is None else str(bound), failing, message, batch.batch_id,
+                batch.run_id,
+                name,
+                f"{batch.source}.{batch.table_name}",
+                severity,
+                verdict,
+                None if observed is None else str(observed),
+                None if bound is None else str(bound),
+                failing,
+                message,
+                batch.batch_id,
             ],
         )

@@ -1,6 +1,7 @@
 """A table's contract, compiled to SQL: how landed text becomes typed values, and which rows may not.
 
-Rules are checked in the order in which they are listed; a row is rejected for the first it breaks, so that each rejected row has one
+Rules are checked in the order in which they are listed; a row is rejected for the first it breaks, so that each
+rejected row has one
 reason and the books add up.
 """
 
@@ -87,19 +88,31 @@ def _rescued(rest: list[tuple[int, str]], ready: int | None) -> sql.Composable:
         return sql.SQL("{}::jsonb").format(sql.Identifier(f"f{ready}"))
     if not rest:
         return sql.SQL("null::jsonb")
-    pairs = sql.SQL(", ").join(sql.SQL("{}::text, {}").format(name, sql.Identifier(f"f{index}")) for index, name in rest[:50])
+    pairs = sql.SQL(", ").join(
+        sql.SQL("{}::text, {}").format(name, sql.Identifier(f"f{index}")) for index, name in rest[:50]
+    )
     return sql.SQL("nullif(jsonb_strip_nulls(jsonb_build_object({})), '{{}}'::jsonb)").format(pairs)
 
 
 def rules_of(table: Table, mapping: Mapping) -> list[Rule]:
     """Every rule of the contract, types first. A deleted row needs only its key."""
     rules: list[Rule] = []
-    needed = set(table.key) | ({table.effective_at} if table.effective_at else set()) | ({table.sequence} if table.sequence else set())
+    needed = (
+        set(table.key)
+        | ({table.effective_at} if table.effective_at else set())
+        | ({table.sequence} if table.sequence else set())
+    )
     for name, column in table.columns.items():
         text = mapping.texts[name]
         rules += _type_rules(name, column, text)
         if name in needed or (table.cursor and name == table.cursor.column):
-            code = "NULL_CURSOR" if table.cursor and name == table.cursor.column else "NULL_KEY" if name in table.key else "REQUIRED"
+            code = (
+                "NULL_CURSOR"
+                if table.cursor and name == table.cursor.column
+                else "NULL_KEY"
+                if name in table.key
+                else "REQUIRED"
+            )
             rules.append(Rule(code, name, "has no value", sql.SQL("{} is null").format(text)))
         elif column.required:
             broken = sql.SQL("({} is null and not {})").format(text, mapping.deleted)
@@ -145,7 +158,8 @@ def _value_rules(name: str, column: Column, text: sql.Composable) -> list[Rule]:
 
 
 def first_broken(rules: list[Rule]) -> sql.Composable:
-    """The index of the first rule that a row breaks, or null. CASE keeps a cast from running before its type was checked."""
+    """The index of the first rule that a row breaks, or null. CASE keeps a cast from running before its type was
+    checked."""
     if not rules:
         return sql.SQL("null::int")
     whens = (sql.SQL("when {} then {}").format(rule.broken, sql.Literal(index)) for index, rule in enumerate(rules))
@@ -154,7 +168,9 @@ def first_broken(rules: list[Rule]) -> sql.Composable:
 
 def typed(table: Table, mapping: Mapping, name: str) -> sql.Composable:
     """The typed value of a column."""
-    return sql.SQL("({})::{}").format(mapping.texts[name], sql.SQL(table.columns[name].type))  # a type from a closed list
+    return sql.SQL("({})::{}").format(
+        mapping.texts[name], sql.SQL(table.columns[name].type)
+    )  # a type from a closed list
 
 
 def row_hash(table: Table) -> sql.Composable:

@@ -26,10 +26,13 @@ def take(connection: psycopg.Connection, source: str, table: str, unit: str, hol
     ).fetchone()
     if row is None:
         held = connection.execute(
-            "select holder, expires_at from ops.lease where (source, table_name, unit) = (%s, %s, %s)", [source, table, unit]
+            "select holder, expires_at from ops.lease where (source, table_name, unit) = (%s, %s, %s)",
+            [source, table, unit],
         ).fetchone()
         by, until = held or ("another run", "soon")
-        raise LeaseHeld(f"{source}.{table} {unit}: {by} holds the lease until {until}; this run left the unit alone (LEASE_HELD)")
+        raise LeaseHeld(
+            f"{source}.{table} {unit}: {by} holds the lease until {until}; this run left the unit alone (LEASE_HELD)"
+        )
     return int(row[0])
 
 
@@ -39,12 +42,15 @@ def check(connection: psycopg.Connection, source: str, table: str, unit: str, to
         "select token from ops.lease where (source, table_name, unit) = (%s, %s, %s) for update", [source, table, unit]
     ).fetchone()
     if row is None or row[0] != token:
-        raise StaleLease(f"{source}.{table} {unit}: a later attempt took this unit over; nothing was written (STALE_LEASE)")
+        raise StaleLease(
+            f"{source}.{table} {unit}: a later attempt took this unit over; nothing was written (STALE_LEASE)"
+        )
 
 
 def release(connection: psycopg.Connection, source: str, table: str, unit: str, token: int | None) -> None:
     """Let others have the unit. The row stays, since its token must only ever grow."""
     connection.execute(
-        "update ops.lease set expires_at = '-infinity', holder = '' where (source, table_name, unit) = (%s, %s, %s) and token = %s",
+        "update ops.lease set expires_at = '-infinity', holder = '' where (source, table_name, unit) = (%s, %s, %s) "
+        "and token = %s",
         [source, table, unit, token],
     )

@@ -29,18 +29,23 @@ def same_key(table: Table, left: str, right: str) -> sql.Composable:
 
 def ensure(connection: psycopg.Connection, table: Table) -> None:
     """Create the log, or add the columns that the contract gained. Nothing is ever taken away."""
-    row = connection.execute("select to_regclass(%s)", [f"staging.{sql.Identifier(table.log_name).as_string(connection)}"]).fetchone()
+    row = connection.execute(
+        "select to_regclass(%s)", [f"staging.{sql.Identifier(table.log_name).as_string(connection)}"]
+    ).fetchone()
     if row and row[0]:
         present = {
             name
             for (name,) in connection.execute(
-                "select column_name from information_schema.columns where table_schema = 'staging' and table_name = %s", [table.log_name]
+                "select column_name from information_schema.columns where table_schema = 'staging' and table_name = %s",
+                [table.log_name],
             )
         }
         for name, column in table.columns.items():
             if name not in present:
                 connection.execute(
-                    sql.SQL("alter table {} add column {} {}").format(relation(table), sql.Identifier(name), sql.SQL(column.type))
+                    sql.SQL("alter table {} add column {} {}").format(
+                        relation(table), sql.Identifier(name), sql.SQL(column.type)
+                    )
                 )
         return
     columns = [sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(c.type)) for n, c in table.columns.items()]
@@ -59,7 +64,8 @@ def ensure(connection: psycopg.Connection, table: Table) -> None:
 
 
 def state_before(table: Table, *, inclusive: bool) -> sql.Composable:
-    """The latest assertion about each key before (or at) `%(instant)s`, deleted ones included, from active batches only."""
+    """The latest assertion about each key before (or at) `%(instant)s`, deleted ones included, from active batches
+    only."""
     return sql.SQL(
         """
         select distinct on ({key}) log.*

@@ -48,7 +48,8 @@ def land(source: Source, table: Table, run: RunContext) -> list[int]:
 
 
 def audit(batch_ids: list[int]) -> list[Batch]:
-    """Judge landed batches. All are judged before the first refusal is raised, so that one bad unit holds up no other."""
+    """Judge landed batches. All are judged before the first refusal is raised, so that one bad unit holds up no
+    other."""
     judged, refusals = [], []
     with warehouse.connect() as connection:
         for batch_id in batch_ids:
@@ -65,7 +66,9 @@ def audit(batch_ids: list[int]) -> list[Batch]:
 def publish(batch_ids: list[int]) -> list[Published]:
     """Publish audited batches, oldest first, each in a transaction of its own."""
     with warehouse.connect() as connection:
-        known = sorted((batches.get(connection, batch_id) for batch_id in batch_ids), key=lambda b: (b.effective_at, b.batch_id))
+        known = sorted(
+            (batches.get(connection, batch_id) for batch_id in batch_ids), key=lambda b: (b.effective_at, b.batch_id)
+        )
         connection.rollback()
         return [publish_batch(connection, batch.batch_id) for batch in known if batch.state in ("audited", "published")]
 
@@ -79,7 +82,9 @@ def load(source: Source, table: Table, run: RunContext) -> list[Published]:
 
 def _pending(connection: psycopg.Connection, source: Source, table: Table, run: RunContext) -> list[Unit]:
     """The units that the ledger does not know, or that seem to have changed; of a backfill, all of its interval."""
-    mark = connection.execute("select value from ops.watermark where (source, table_name) = (%s, %s)", [source.source, table.name]).fetchone()
+    mark = connection.execute(
+        "select value from ops.watermark where (source, table_name) = (%s, %s)", [source.source, table.name]
+    ).fetchone()
     known = batches.units_known(connection, source.source, table.name)
     connection.rollback()
     units = reader_of(table).units(source, table, run.interval, mark[0] if mark else None)
@@ -94,24 +99,34 @@ def _land_unit(connection: psycopg.Connection, source: Source, table: Table, uni
     batch_id = _open(connection, source, table, unit, run, token)
     connection.commit()
     sink = Landing(connection, batch_id, source.source, table.name)
-    sink.key_types(sql.SQL(", ").join(sql.SQL("{} {}").format(sql.Identifier(k), sql.SQL(table.columns[k].type)) for k in table.key))
+    sink.key_types(
+        sql.SQL(", ").join(
+            sql.SQL("{} {}").format(sql.Identifier(k), sql.SQL(table.columns[k].type)) for k in table.key
+        )
+    )
     try:
         read = reader_of(table).read(source, table, unit, sink)
     except (SluiceError, psycopg.Error) as error:
         connection.rollback()
         drop_landing(connection, batch_id)
         message = str(error) if isinstance(error, SluiceError) else f"{type(error).__name__}: {_primary(error)}"
-        batches.move(connection, batch_id, "refused" if isinstance(error, GateRefused) else "abandoned", verdict=message)
+        batches.move(
+            connection, batch_id, "refused" if isinstance(error, GateRefused) else "abandoned", verdict=message
+        )
         lease.release(connection, source.source, table.name, unit.name, token)
         connection.commit()
         if isinstance(error, SluiceError):
             raise
-        raise SourceUnavailable(f"{source.source}.{table.name} {unit.name}: {_primary(error)}; the unit was left unread") from None
+        raise SourceUnavailable(
+            f"{source.source}.{table.name} {unit.name}: {_primary(error)}; the unit was left unread"
+        ) from None
     rows = sink.row_count + sink.reject_count
     if reason := _nothing_new(connection, table, batch_id, unit, read):
         drop_landing(connection, batch_id)
         connection.execute("delete from ops.quarantine where batch_id = %s", [batch_id])
-        batches.move(connection, batch_id, "unchanged", rows_read=rows, rows_unchanged=rows, verdict=reason, **_known(read))
+        batches.move(
+            connection, batch_id, "unchanged", rows_read=rows, rows_unchanged=rows, verdict=reason, **_known(read)
+        )
         batches.mark_read(connection, source.source, table.name, run.run_id)
         lease.release(connection, source.source, table.name, unit.name, token)
         connection.commit()
@@ -129,7 +144,8 @@ def _primary(error: psycopg.Error) -> str:
 def _abandon_earlier(connection: psycopg.Connection, source: str, table: str, unit: str) -> None:
     """A crashed attempt of the same unit left its landing table behind."""
     left = connection.execute(
-        "select batch_id from ops.batch where (source, table_name, unit) = (%s, %s, %s) and state in ('landing', 'landed', 'audited')",
+        "select batch_id from ops.batch where (source, table_name, unit) = (%s, %s, %s) and state in ('landing', "
+        "'landed', 'audited')",
         [source, table, unit],
     ).fetchall()
     for (batch_id,) in left:
@@ -142,13 +158,23 @@ def _open(connection: psycopg.Connection, source: Source, table: Table, unit: Un
     start, end = unit.interval or (None, None)
     row = connection.execute(
         """
-        insert into ops.batch (source, table_name, unit, state, mode, run_id, lease_token, fingerprint, contract_hash, effective_at,
+        insert into ops.batch (source, table_name, unit, state, mode, run_id, lease_token, fingerprint,
+        contract_hash, effective_at,
             interval_start, interval_end)
         values (%s, %s, %s, 'landing', %s, %s, %s, %s, %s, %s, %s, %s) returning batch_id
         """,
         [
-            source.source, table.name, unit.name, table.mode.value, run.run_id, token, unit.stamp,
-            contract.contract_hash(table), unit.instant, start, end,
+            source.source,
+            table.name,
+            unit.name,
+            table.mode.value,
+            run.run_id,
+            token,
+            unit.stamp,
+            contract.contract_hash(table),
+            unit.instant,
+            start,
+            end,
         ],
     ).fetchone()
     assert row is not None

@@ -67,12 +67,16 @@ def _active_of_unit(connection: psycopg.Connection, batch: Batch) -> list[int]:
 def _keep_statistics(connection: psycopg.Connection, table: Table, applied: int) -> None:
     """Analyze a log that has just grown much: autovacuum would come a minute too late for the next query on it."""
     name = log.relation(table).as_string(connection)
-    known = connection.execute("select greatest(reltuples, 0) from pg_class where oid = %s::regclass", [name]).fetchone()[0]  # type: ignore[index]
+    known = connection.execute(
+        "select greatest(reltuples, 0) from pg_class where oid = %s::regclass", [name]
+    ).fetchone()[0]  # type: ignore[index]
     if applied > max(1000, known / 10):
         connection.execute(sql.SQL("analyze {}").format(log.relation(table)))
 
 
-def _enter(connection: psycopg.Connection, table: Table, batch: Batch, applied: int, deleted: int, replaced: list[int]) -> None:
+def _enter(
+    connection: psycopg.Connection, table: Table, batch: Batch, applied: int, deleted: int, replaced: list[int]
+) -> None:
     """Books, watermark, sequence numbers: last, since the counter is shared by all and must be held briefly."""
     if batch.watermark_to and table.cursor:
         connection.execute(
@@ -88,15 +92,24 @@ def _enter(connection: psycopg.Connection, table: Table, batch: Batch, applied: 
     seq = connection.execute("select ops.next_seq()").fetchone()[0]  # type: ignore[index]
     if replaced:
         connection.execute(
-            "update ops.batch set state = 'superseded', superseded_seq = %s, superseded_by = %s where batch_id = any(%s)",
+            "update ops.batch set state = 'superseded', superseded_seq = %s, superseded_by = %s where batch_id = "
+            "any(%s)",
             [seq, batch.batch_id, replaced],
         )
         connection.execute(
-            "update ops.quarantine set state = 'superseded', state_at = clock_timestamp() where batch_id = any(%s) and state = 'open'", [replaced]
+            "update ops.quarantine set state = 'superseded', state_at = clock_timestamp() where batch_id = any(%s) "
+            "and state = 'open'",
+            [replaced],
         )
     batches.mark_read(connection, batch.source, batch.table_name, batch.run_id)
     batches.move(
-        connection, batch.batch_id, "published", rows_applied=applied, rows_unchanged=unchanged, rows_deleted=deleted, published_seq=seq
+        connection,
+        batch.batch_id,
+        "published",
+        rows_applied=applied,
+        rows_unchanged=unchanged,
+        rows_deleted=deleted,
+        published_seq=seq,
     )
 
 
@@ -106,8 +119,13 @@ def _enter(connection: psycopg.Connection, table: Table, batch: Batch, applied: 
 def _insert(table: Table, batch_id: int, rows: sql.Composable) -> sql.Composable:
     """Insert `rows` (a select of the business columns and `_row_number` … `_rescued`) as rows of a batch."""
     return sql.SQL("insert into {} ({}, {}) select {}, {}, {} from ({}) as incoming").format(
-        log.relation(table), log.names(table.columns), log.names(log.SYSTEM),
-        log.names(table.columns), sql.Literal(batch_id), log.names(log.SYSTEM[1:]), rows,
+        log.relation(table),
+        log.names(table.columns),
+        log.names(log.SYSTEM),
+        log.names(table.columns),
+        sql.Literal(batch_id),
+        log.names(log.SYSTEM[1:]),
+        rows,
     )
 
 
@@ -129,20 +147,30 @@ def _add_versions(connection: psycopg.Connection, table: Table, batch: Batch, ea
         )
         order by landed._row_number
         """
-    ).format(rows=landing_table(batch.batch_id, "rows"), log=log.relation(table), same_key=log.same_key(table, "log", "landed"))
+    ).format(
+        rows=landing_table(batch.batch_id, "rows"),
+        log=log.relation(table),
+        same_key=log.same_key(table, "log", "landed"),
+    )
     applied = connection.execute(_insert(table, batch.batch_id, rows)).rowcount
     deleted = _bury(connection, table, batch, inclusive=True) if table.deletes.detect == "key_scan" else 0
     return applied, deleted
 
 
 def _assert_state(connection: psycopg.Connection, table: Table, batch: Batch, earlier: list[int]) -> tuple[int, int]:
-    """What differs from the state just before; then the same keys again at the next extract, which was compared with another past."""
+    """What differs from the state just before; then the same keys again at the next extract, which was compared with
+    another past."""
     parameters = {"instant": batch.effective_at}
-    differs = sql.SQL("not exists (select from ({state}) as before where {same_key} and before._op <> 'delete' and before._row_hash = landed._row_hash)")
+    differs = sql.SQL(
+        "not exists (select from ({state}) as before where {same_key} and before._op <> 'delete' and before._row_hash "
+        "= landed._row_hash)"
+    )
     rows = sql.SQL("select landed.* from {rows} as landed where {differs} order by landed._row_number").format(
         rows=landing_table(batch.batch_id, "rows"),
         # an extract that may not speak of absence must say everything it knows
-        differs=sql.SQL("true") if batch.deletes_withheld else differs.format(
+        differs=sql.SQL("true")
+        if batch.deletes_withheld
+        else differs.format(
             state=log.state_before(table, inclusive=False), same_key=log.same_key(table, "before", "landed")
         ),
     )
@@ -167,8 +195,11 @@ def _bury(connection: psycopg.Connection, table: Table, batch: Batch, *, inclusi
             and not exists (select from {keys} as present where {same_key})
         """
     ).format(
-        key=log.names(table.key), nulls=nulls, state=log.state_before(table, inclusive=inclusive),
-        keys=landing_table(batch.batch_id, "keys"), same_key=log.same_key(table, "present", "known"),
+        key=log.names(table.key),
+        nulls=nulls,
+        state=log.state_before(table, inclusive=inclusive),
+        keys=landing_table(batch.batch_id, "keys"),
+        same_key=log.same_key(table, "present", "known"),
     )
     return connection.execute(_insert(table, batch.batch_id, rows), {"instant": batch.effective_at}).rowcount
 
@@ -176,7 +207,8 @@ def _bury(connection: psycopg.Connection, table: Table, batch: Batch, *, inclusi
 def _restate_next(connection: psycopg.Connection, table: Table, batch: Batch, earlier: list[int]) -> None:
     """Keep the meaning of the extracts after this one.
 
-    They were stored as differences from a past that this batch changes. So each key that it touches, or that the batch it
+    They were stored as differences from a past that this batch changes. So each key that it touches, or that the
+    batch it
     supersedes touched, is asserted once more at the next extract's instant, in a supplement batch of that unit.
     """
     following = connection.execute(
@@ -191,9 +223,9 @@ def _restate_next(connection: psycopg.Connection, table: Table, batch: Batch, ea
         return
     connection.execute("drop table if exists pg_temp.restated")
     connection.execute(
-        sql.SQL("create temporary table restated on commit drop as select distinct {} from {} where _batch_id = any(%s)").format(
-            log.names(table.key), log.relation(table)
-        ),
+        sql.SQL(
+            "create temporary table restated on commit drop as select distinct {} from {} where _batch_id = any(%s)"
+        ).format(log.names(table.key), log.relation(table)),
         [[batch.batch_id, *earlier]],
     )
     for unit, instant, withheld in following:
@@ -244,7 +276,14 @@ def _supplement(connection: psycopg.Connection, table: Table, batch: Batch, unit
         insert into ops.batch (source, table_name, unit, state, mode, part, run_id, effective_at, verdict)
         values (%s, %s, %s, 'audited', 'full', 'supplement', %s, %s, %s) returning batch_id
         """,
-        [batch.source, batch.table_name, unit, batch.run_id, instant, f"restates keys that batch {batch.batch_id} ({batch.unit}) changed before it"],
+        [
+            batch.source,
+            batch.table_name,
+            unit,
+            batch.run_id,
+            instant,
+            f"restates keys that batch {batch.batch_id} ({batch.unit}) changed before it",
+        ],
     ).fetchone()[0]  # type: ignore[index]
     others = [name for name in table.columns if name not in table.key]
     state = sql.SQL(
@@ -265,7 +304,8 @@ def _supplement(connection: psycopg.Connection, table: Table, batch: Batch, unit
     ).format(
         key=log.names(table.key, "restating"),
         others=sql.SQL("").join(sql.SQL(", {}").format(sql.Identifier("known", name)) for name in others),
-        state=state, same_key=log.same_key(table, "known", "restating"),
+        state=state,
+        same_key=log.same_key(table, "known", "restating"),
     )
     count = connection.execute(_insert(table, supplement, rows), {"instant": instant, "batch": batch.batch_id}).rowcount
     seq = connection.execute("select ops.next_seq()").fetchone()[0]  # type: ignore[index]
@@ -274,7 +314,7 @@ def _supplement(connection: psycopg.Connection, table: Table, batch: Batch, unit
 
 def _outcome(connection: psycopg.Connection, batch_id: int) -> Published:
     columns = ", ".join(Published.__dataclass_fields__)
-    row = connection.execute(f"select {columns} from ops.batch where batch_id = %s", [batch_id]).fetchone()  # noqa: S608
+    row = connection.execute(f"select {columns} from ops.batch where batch_id = %s", [batch_id]).fetchone()
     connection.commit()
     assert row is not None
     return Published(*row)

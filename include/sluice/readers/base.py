@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Protocol
 
 import psycopg
@@ -14,7 +14,7 @@ from sluice import settings
 from sluice.declarations import Source, Table
 from sluice.errors import SourceUnavailable
 
-UTC = timezone.utc
+UTC = UTC
 Interval = tuple[datetime, datetime]
 
 
@@ -22,7 +22,8 @@ Interval = tuple[datetime, datetime]
 class Unit:
     """One thing to read: a file, a day of a resource, a range of a cursor.
 
-    `name` is its identity in the ledger. `instant` is the moment for which a full extract speaks. `stamp` changes when the
+    `name` is its identity in the ledger. `instant` is the moment for which a full extract speaks. `stamp` changes
+    when the
     content may have changed, and costs nothing to ask for; empty when the source offers none. `values` are the
     placeholders of its path.
     """

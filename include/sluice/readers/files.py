@@ -1,6 +1,7 @@
 """Files: found by a pattern, read only when complete, identified by content.
 
-CSV goes to the server's own parser in one stream of bytes. Only when the server refuses the stream is the file read again record by
+CSV goes to the server's own parser in one stream of bytes. Only when the server refuses the stream is the file read
+again record by
 record, so that one damaged line is one rejected row.
 """
 
@@ -33,7 +34,14 @@ from sluice.readers.postgres import source_fields
 _BLOCK = 1 << 18
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _PATTERNS = {"date": r"\d{4}-\d{2}-\d{2}", "hour": r"\d{2}"}
-_ENCODINGS = {"utf-8": "UTF8", "utf8": "UTF8", "latin-1": "LATIN1", "iso-8859-1": "LATIN1", "cp1252": "WIN1252", "windows-1252": "WIN1252"}
+_ENCODINGS = {
+    "utf-8": "UTF8",
+    "utf8": "UTF8",
+    "latin-1": "LATIN1",
+    "iso-8859-1": "LATIN1",
+    "cp1252": "WIN1252",
+    "windows-1252": "WIN1252",
+}
 _MAX_FIELD = 64 << 20  # bytes
 
 
@@ -75,11 +83,16 @@ class FileReader:
         """Land the file's rows."""
         files = _origin(table)
         with _local_copy(unit.location) as path:
-            result = _read_jsonl(table, path, sink) if files.format == "jsonl" else _read_csv(table, files, path, sink, unit)
+            result = (
+                _read_jsonl(table, path, sink) if files.format == "jsonl" else _read_csv(table, files, path, sink, unit)
+            )
         if files.done and files.done_holds_rows:
             text = _read_small(files.done.format(path=unit.location)).strip()
             if not text.isdigit():
-                raise GateRefused(f"{unit.name}: the marker should hold the number of rows but holds {text[:40]!r}; the file was left unread")
+                raise GateRefused(
+                    f"{unit.name}: the marker should hold the number of rows but holds {text[:40]!r}; the file was "
+                    f"left unread"
+                )
             result.control_total = int(text)
         result.constants = {
             name: unit.values[column.from_path] for name, column in table.columns.items() if column.from_path
@@ -116,7 +129,9 @@ def _find(files: Files) -> list[Found]:
     try:
         matches = file_system.glob(_PLACEHOLDER.sub("*", pattern))
     except (OSError, ValueError, RuntimeError) as error:
-        raise SourceUnavailable(f"connection {files.connection} can't be listed ({type(error).__name__}); nothing was read") from None
+        raise SourceUnavailable(
+            f"connection {files.connection} can't be listed ({type(error).__name__}); nothing was read"
+        ) from None
     matcher, found = _matcher(pattern.removeprefix("file://")), []
     for location in matches:
         if match := matcher.fullmatch(location):
@@ -162,7 +177,9 @@ def _stat_http(location: str, conn_id: str) -> tuple[int | None, datetime | None
     try:
         response = httpx.head(location, follow_redirects=True, timeout=20.0)
     except httpx.HTTPError as error:
-        raise SourceUnavailable(f"connection {conn_id} does not answer ({type(error).__name__}); nothing was read") from None
+        raise SourceUnavailable(
+            f"connection {conn_id} does not answer ({type(error).__name__}); nothing was read"
+        ) from None
     if response.status_code == 404:
         return None
     if response.status_code >= 400:
@@ -206,7 +223,8 @@ def _unit(source: Source, table: Table, item: Found) -> Unit:
 
 @contextmanager
 def _local_copy(location: str) -> Iterator[Path]:
-    """The file on a local disk: itself, or a temporary copy of a remote one. A shorter copy than announced is no copy."""
+    """The file on a local disk: itself, or a temporary copy of a remote one. A shorter copy than announced is no
+    copy."""
     if location.startswith("file://"):
         yield Path(location.removeprefix("file://"))
         return
@@ -283,7 +301,9 @@ class _Recorder:
             yield line.replace(b"\0", b"\x1a").decode(self._encoding, errors="surrogateescape")
 
 
-def _records(files: Files, file: BinaryIO, width: int, sink: Sink, result: Read) -> Iterator[tuple[int, list[str | None]]]:
+def _records(
+    files: Files, file: BinaryIO, width: int, sink: Sink, result: Read
+) -> Iterator[tuple[int, list[str | None]]]:
     """The well-formed records of a CSV file; the others go to quarantine, each with its own bytes."""
     csv.field_size_limit(_MAX_FIELD)
     if file.read(3) != b"\xef\xbb\xbf":
@@ -331,7 +351,9 @@ def _read_jsonl(table: Table, path: Path, sink: Sink) -> Read:
     return result
 
 
-def _objects(lines: Iterator[bytes], fields: list[str], sink: Sink, result: Read) -> Iterator[tuple[int, list[str | None]]]:
+def _objects(
+    lines: Iterator[bytes], fields: list[str], sink: Sink, result: Read
+) -> Iterator[tuple[int, list[str | None]]]:
     number = 0
     for line in lines:
         if not line.strip():

@@ -1,6 +1,7 @@
 """Postgres tables and queries: COPY straight from the source, and a watermark that loses no row.
 
-The watermark is that of docs/reference/faults.md: read the clock and the oldest open transaction first, then the rows in a
+The watermark is that of docs/reference/faults.md: read the clock and the oldest open transaction first, then the
+rows in a
 repeatable-read snapshot, and move to the lesser of the two. A row that is read twice is recognised by its key and hash.
 """
 
@@ -44,7 +45,9 @@ class PostgresReader:
         if table.mode is not Mode.CURSOR:
             return [Unit(instant.isoformat(), instant)]
         if interval:
-            return [Unit(f"{interval[0].isoformat()}/{interval[1].isoformat()}", instant, interval, location="interval")]
+            return [
+                Unit(f"{interval[0].isoformat()}/{interval[1].isoformat()}", instant, interval, location="interval")
+            ]
         return [Unit(f"{watermark or 'beginning'}/{instant.isoformat()}", instant, location=watermark or "")]
 
     def read(self, source: Source, table: Table, unit: Unit, sink: Sink) -> Read:
@@ -99,7 +102,9 @@ def _select(table: Table, unit: Unit, fields: list[str]) -> sql.Composable:
         return query
     cursor = _cursor_field(table)
     if unit.location == "interval" and unit.interval:
-        bounds = sql.SQL("{0} >= {1} and {0} < {2}").format(cursor, unit.interval[0].isoformat(), unit.interval[1].isoformat())
+        bounds = sql.SQL("{0} >= {1} and {0} < {2}").format(
+            cursor, unit.interval[0].isoformat(), unit.interval[1].isoformat()
+        )
     elif unit.location:
         bounds = sql.SQL("{} >= {}").format(cursor, unit.location)
     else:

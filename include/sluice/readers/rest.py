@@ -61,7 +61,9 @@ class RestReader:
         result.content_hash, result.bytes_read = digest.hex(), digest.size
         return result
 
-    def _rows(self, client: httpx.Client, table: Table, unit: Unit, result: Read, digest: Digest) -> Iterator[dict[str, Any]]:
+    def _rows(
+        self, client: httpx.Client, table: Table, unit: Unit, result: Read, digest: Digest
+    ) -> Iterator[dict[str, Any]]:
         origin = table.origin.rest
         assert origin is not None
         params = {name: value.format(**unit.values) for name, value in origin.params.items()}
@@ -75,7 +77,8 @@ class RestReader:
             items = body.get(origin.items)
             if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
                 raise SourceUnavailable(
-                    f"{origin.path} at connection {origin.connection}: page {number} has no list {origin.items!r}; the whole unit "
+                    f"{origin.path} at connection {origin.connection}: page {number} has no list {origin.items!r}; "
+                    f"the whole unit "
                     f"{unit.name} was left unread"
                 )
             for _ in digest.over([json.dumps(items, sort_keys=True).encode()]):
@@ -114,7 +117,10 @@ def _get(client: httpx.Client, path: str, params: dict[str, str], conn_id: str, 
             problem = type(error).__name__
         else:
             if response.status_code in (401, 403):
-                raise Refused(f"{where} answered {response.status_code}: check the credentials of connection {conn_id}. Nothing was read")
+                raise Refused(
+                    f"{where} answered {response.status_code}: check the credentials of connection {conn_id}. Nothing "
+                    f"was read"
+                )
             if response.status_code != 429 and response.status_code < 500:
                 return _body(response, where)
             problem = f"status {response.status_code}"
@@ -136,7 +142,9 @@ def _body(response: httpx.Response, where: str) -> dict[str, Any]:
         body = json.loads(response.content, parse_float=_Number, parse_constant=str)
     except ValueError:
         kind = response.headers.get("content-type", "no content type")
-        raise SourceUnavailable(f"{where} answered 200 with {kind} that is not JSON; the whole unit was left unread") from None
+        raise SourceUnavailable(
+            f"{where} answered 200 with {kind} that is not JSON; the whole unit was left unread"
+        ) from None
     if not isinstance(body, dict):
         raise SourceUnavailable(f"{where} answered 200 with JSON that is not an object; the whole unit was left unread")
     return body
@@ -166,5 +174,3 @@ def _retry_after(response: httpx.Response) -> float:
     except ValueError:
         return 0.0
     return max(0.0, (when - datetime.now(UTC)).total_seconds())
-
-

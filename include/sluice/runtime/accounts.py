@@ -89,8 +89,6 @@ def outside_place(wanted: Path) -> Path:
     place.mkdir(mode=0o755, exist_ok=True)
     found = place.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise RuntimeFault(
-            f"{place} belongs to someone else. Remove it, or set SLUICE_STATE_DIR to another directory."
-        )
+        raise RuntimeFault(f"{place} belongs to someone else. Remove it, or set SLUICE_STATE_DIR to another directory.")
     place.chmod(0o755)
     return place

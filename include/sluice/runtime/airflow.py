@@ -59,9 +59,7 @@ class AirflowStack:
         defaults = {**_NO_TELEMETRY, **self._paths(), **self._core(), **self._web()}
         inherited = {**os.environ, **self._environment}
         path = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}"
-        python_path = os.pathsep.join(
-            filter(None, [str(self.layout.home / "config"), inherited.get("PYTHONPATH")])
-        )
+        python_path = os.pathsep.join(filter(None, [str(self.layout.home / "config"), inherited.get("PYTHONPATH")]))
         return {**defaults, **inherited, "PATH": path, "PYTHONPATH": python_path}
 
     def _paths(self) -> dict[str, str]:
@@ -79,9 +77,7 @@ class AirflowStack:
         }
 
     def _core(self) -> dict[str, str]:
-        fernet = self.secrets.get(
-            "airflow_fernet_key", lambda: base64.urlsafe_b64encode(os.urandom(32)).decode()
-        )
+        fernet = self.secrets.get("airflow_fernet_key", lambda: base64.urlsafe_b64encode(os.urandom(32)).decode())
         return {
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": _sqlalchemy(self.metadata_url),
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
@@ -103,9 +99,7 @@ class AirflowStack:
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API__SECRET_KEY": self.secrets.get("airflow_secret_key", lambda: secrets.token_hex(32)),
             # one for all components, and long enough for HS512
-            "AIRFLOW__API_AUTH__JWT_SECRET": self.secrets.get(
-                "airflow_jwt_secret", lambda: secrets.token_hex(64)
-            ),
+            "AIRFLOW__API_AUTH__JWT_SECRET": self.secrets.get("airflow_jwt_secret", lambda: secrets.token_hex(64)),
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{ADMIN}:admin,{VIEWER}:viewer",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self._passwords_file),
         }
@@ -132,9 +126,7 @@ class AirflowStack:
                 stderr=output,
             )
         if done.returncode:
-            raise RuntimeFault(
-                f"Airflow's metadata database could not be prepared; {log} ends:\n{last_lines(log)}"
-            )
+            raise RuntimeFault(f"Airflow's metadata database could not be prepared; {log} ends:\n{last_lines(log)}")
 
     def start(self, supervisor: Supervisor, note: Note) -> None:
         """Start the four components and return when all are healthy; `note` hears what is still awaited."""
@@ -151,9 +143,7 @@ class AirflowStack:
         needed = {"metadatabase", "scheduler", "dag_processor", "triggerer"}
         started = time.monotonic()
         with self.api() as api:
-            while missing := sorted(
-                needed - {name for name, state in api.health().items() if state == "healthy"}
-            ):
+            while missing := sorted(needed - {name for name, state in api.health().items() if state == "healthy"}):
                 supervisor.check()
                 waited = time.monotonic() - started
                 if waited > _HEALTHY_WITHIN_SECONDS:

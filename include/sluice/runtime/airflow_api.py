@@ -65,9 +65,7 @@ class AirflowApi:
 
     def __init__(self, base_url: str, user: str, password: str, *, timeout: float = 30) -> None:
         self._login = {"username": user, "password": password}
-        self._http = httpx.Client(
-            base_url=base_url, timeout=timeout, trust_env=False
-        )  # local: through no proxy
+        self._http = httpx.Client(base_url=base_url, timeout=timeout, trust_env=False)  # local: through no proxy
 
     def __enter__(self) -> "AirflowApi":
         return self
@@ -98,9 +96,7 @@ class AirflowApi:
 
     def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
         """Start a run now; returns its id."""
-        answer = self._call(
-            "POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf or {}}
-        )
+        answer = self._call("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf or {}})
         return answer["dag_run_id"]
 
     def runs(self, dag_id: str = "~", *, since: datetime | None = None) -> list[Run]:
@@ -131,9 +127,7 @@ class AirflowApi:
             raise RuntimeFault(f"Airflow refused a pool of config/pools.json: {errors}")
         if slots := pools.get("default_pool", {}).get("slots"):
             mask = {"update_mask": "slots"}
-            self._call(
-                "PATCH", "/pools/default_pool", params=mask, json={"pool": "default_pool", "slots": slots}
-            )
+            self._call("PATCH", "/pools/default_pool", params=mask, json={"pool": "default_pool", "slots": slots})
 
     def wait(self, dag_id: str, run_id: str, *, seconds: float, poll: float = 1.0) -> Run:
         """Wait for a run to end; a fault after `seconds`."""
@@ -143,9 +137,7 @@ class AirflowApi:
             if not run.is_active:
                 return run
             if time.monotonic() > deadline:
-                raise RuntimeFault(
-                    f"the run {run_id} of {dag_id} is still {run.state} after {seconds:.0f} seconds."
-                )
+                raise RuntimeFault(f"the run {run_id} of {dag_id} is still {run.state} after {seconds:.0f} seconds.")
             time.sleep(poll)
 
     def _pages(self, path: str, key: str, **params: Any) -> Iterator[dict[str, Any]]:
@@ -163,9 +155,7 @@ class AirflowApi:
             self._enter()
             answer = self._send(method, path, arguments)
         if answer.is_error:
-            raise RuntimeFault(
-                f"Airflow answered {answer.status_code} to {method} {path}: {answer.text[:500]}"
-            )
+            raise RuntimeFault(f"Airflow answered {answer.status_code} to {method} {path}: {answer.text[:500]}")
         return answer.json() if answer.content else {}
 
     def _send(self, method: str, path: str, arguments: dict[str, Any]) -> httpx.Response:

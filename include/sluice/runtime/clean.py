@@ -41,9 +41,7 @@ def main() -> int:
         if really:
             shutil.rmtree(place, ignore_errors=True)
     if places and not really:
-        print(
-            "Nothing was removed. All data of the local warehouse would be gone. To do it: make clean YES=1"
-        )
+        print("Nothing was removed. All data of the local warehouse would be gone. To do it: make clean YES=1")
     return 0
 
 

@@ -42,9 +42,7 @@ def serve_shop(supervisor: Supervisor, layout: Layout, environment: Mapping[str,
     while not _answers(layout.shop_port):
         supervisor.check()
         if time.monotonic() > deadline:
-            raise RuntimeFault(
-                f"the shop's API does not answer on port {layout.shop_port}; see {layout.logs}"
-            )
+            raise RuntimeFault(f"the shop's API does not answer on port {layout.shop_port}; see {layout.logs}")
         time.sleep(0.2)
 
 

@@ -1,4 +1,4 @@
-"""`make dev`: a shell in the dbt project, with a developer's own schemas in the running warehouse."""
+"""`make dev`: a shell for dbt, `sluice` and `airflow` beside the running stack, with schemas of your own for dbt."""
 
 import getpass
 import os
@@ -10,6 +10,8 @@ import psycopg
 
 from sluice import settings
 from sluice.errors import SluiceError
+from sluice.runtime import surroundings
+from sluice.runtime.airflow import AirflowStack, given_metadata_url
 from sluice.runtime.faults import RuntimeFault
 from sluice.runtime.layout import Layout
 from sluice.runtime.surroundings import dbt_environment
@@ -21,18 +23,25 @@ def environment(layout: Layout) -> dict[str, str]:
     try:
         psycopg.connect(url, connect_timeout=5).close()
     except psycopg.OperationalError:
-        raise RuntimeFault(
-            "the warehouse does not answer. Start it in another terminal with: make run"
-        ) from None
+        raise RuntimeFault("the warehouse does not answer. Start it in another terminal with: make run") from None
     user = re.sub(r"\W", "_", os.environ.get("USER") or getpass.getuser()).lower()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return {
         **os.environ,
+        **settings.written_environment(),
+        **_airflow(layout),
         **dbt_environment(layout.dbt_project, url),
         "PATH": path,
         "SLUICE_SCHEMA_PREFIX": os.environ.get("SLUICE_SCHEMA_PREFIX") or f"dev_{user}",
         "DBT_TARGET_PATH": f"target/dev_{user}",  # Airflow's tasks go on using target/manifest.json
     }
+
+
+def _airflow(layout: Layout) -> dict[str, str]:
+    """What the `airflow` command needs to speak of the same Airflow as the running one."""
+    metadata = given_metadata_url() or surroundings.embedded_postgres(layout).url("airflow", "airflow")
+    mine = AirflowStack(layout, metadata, {}).environment()
+    return {name: value for name, value in mine.items() if name.startswith(("AIRFLOW", "SLUICE_", "PYTHONPATH"))}
 
 
 def main() -> int:

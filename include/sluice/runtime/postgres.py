@@ -53,9 +53,7 @@ class EmbeddedPostgres:
     /var/tmp instead and `<state_dir>/postgres.json` says where. Secrets are in `<state_dir>/secrets.json`.
     """
 
-    def __init__(
-        self, data_dir: Path, port: int, *, state_dir: Path | None = None, durable: bool = True
-    ) -> None:
+    def __init__(self, data_dir: Path, port: int, *, state_dir: Path | None = None, durable: bool = True) -> None:
         self.wanted_dir = Path(data_dir).absolute()
         self.state_dir = Path(state_dir or self.wanted_dir.parent).absolute()
         self.port = port
@@ -221,9 +219,7 @@ class EmbeddedPostgres:
             raise self._disk_full()
         if "Address already in use" in said:
             raise self._port_busy()
-        raise RuntimeFault(
-            f"PostgreSQL did not start; the end of {self.log_path}:\n{last_lines(self.log_path)}"
-        )
+        raise RuntimeFault(f"PostgreSQL did not start; the end of {self.log_path}:\n{last_lines(self.log_path)}")
 
     def _log_since(self, start: int) -> str:
         try:
@@ -242,9 +238,7 @@ class EmbeddedPostgres:
             cwd=self.data_dir if self.data_dir.exists() else "/",
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL
-            if program == "pg_ctl"
-            else subprocess.PIPE,  # the server would keep a pipe open
+            stdout=subprocess.DEVNULL if program == "pg_ctl" else subprocess.PIPE,  # the server would keep a pipe open
             stderr=subprocess.DEVNULL if program == "pg_ctl" else subprocess.STDOUT,
             text=True,
             umask=0o077,
@@ -255,14 +249,10 @@ class EmbeddedPostgres:
     # ----------------------------------------------------------------------------------------------
 
     def _initialise(self) -> None:
-        shutil.rmtree(
-            self.data_dir, ignore_errors=True
-        )  # of an initdb that was interrupted: it has no PG_VERSION
+        shutil.rmtree(self.data_dir, ignore_errors=True)  # of an initdb that was interrupted: it has no PG_VERSION
         self.data_dir.mkdir(parents=True, mode=0o700)
         os.chown(self.data_dir, self.account.uid, self.account.gid)
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="sluice-"
-        ) as password_file:  # created 0600, and gone at the end
+        with tempfile.NamedTemporaryFile("w", prefix="sluice-") as password_file:  # created 0600, and gone at the end
             password_file.write(self.secrets.get("postgres_superuser"))
             password_file.flush()
             os.fchown(password_file.fileno(), self.account.uid, self.account.gid)
@@ -271,9 +261,7 @@ class EmbeddedPostgres:
             shutil.rmtree(self.data_dir, ignore_errors=True)
             if "No space left on device" in (done.stdout or ""):
                 raise self._disk_full()
-            raise RuntimeFault(
-                f"PostgreSQL could not create its data directory {self.data_dir}:\n{done.stdout}"
-            )
+            raise RuntimeFault(f"PostgreSQL could not create its data directory {self.data_dir}:\n{done.stdout}")
         with (self.data_dir / "postgresql.conf").open("a") as configuration:
             configuration.write("\ninclude 'sluice.conf'\n")
 
@@ -352,9 +340,7 @@ class EmbeddedPostgres:
     def drop_database(self, name: str) -> None:
         """Drop it with all its sessions, if it is there."""
         with self._administer() as connection:
-            connection.execute(
-                sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
-            )
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
     def _administer(self) -> psycopg.Connection:
         return psycopg.connect(self.url("postgres"), autocommit=True, connect_timeout=10)

@@ -15,9 +15,7 @@ def check_python() -> None:
     .venv.)"""
     if sys.version_info < _OLDEST:
         found = ".".join(map(str, sys.version_info[:3]))
-        raise RuntimeFault(
-            f"this is Python {found}, but 3.11 or later is needed. Install one, then: make clean run"
-        )
+        raise RuntimeFault(f"this is Python {found}, but 3.11 or later is needed. Install one, then: make clean run")
 
 
 def check_disk(directory: Path) -> None:

@@ -51,9 +51,7 @@ class Supervisor:
         """Make this the one stack of the state directory; refuse while another lives, tidy up after one that
         died."""
         if pid := running_pid(self.run_file):
-            raise RuntimeFault(
-                f"a `make run` of this directory is already up (process {pid}). Stop it with: make down"
-            )
+            raise RuntimeFault(f"a `make run` of this directory is already up (process {pid}). Stop it with: make down")
         end_recorded(self.run_file)
         self._record()
 
@@ -101,9 +99,7 @@ class Supervisor:
 
     def _record(self) -> None:
         sessions = {str(child.process.pid): _created(child.process.pid) for child in self.children}
-        write_private(
-            self.run_file, {"pid": os.getpid(), "created": _created(os.getpid()), "sessions": sessions}
-        )
+        write_private(self.run_file, {"pid": os.getpid(), "created": _created(os.getpid()), "sessions": sessions})
 
 
 def running_pid(run_file: Path) -> int | None:
@@ -120,9 +116,7 @@ def running_pid(run_file: Path) -> int | None:
 def end_recorded(run_file: Path) -> int:
     """End what a `make run` left behind; returns how many processes there were."""
     recorded = _read(run_file).get("sessions", {})
-    ended = _end_sessions(
-        {int(pid) for pid, created in recorded.items() if not _is_another(int(pid), created)}
-    )
+    ended = _end_sessions({int(pid) for pid, created in recorded.items() if not _is_another(int(pid), created)})
     run_file.unlink(missing_ok=True)
     return ended
 
@@ -159,9 +153,7 @@ def _members(sessions: set[int]) -> list[psutil.Process]:
     return found
 
 
-def _terminate(
-    processes: list[psutil.Process], act: Callable[[psutil.Process], None], seconds: float
-) -> None:
+def _terminate(processes: list[psutil.Process], act: Callable[[psutil.Process], None], seconds: float) -> None:
     for process in processes:
         try:
             act(process)

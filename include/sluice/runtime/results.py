@@ -80,9 +80,7 @@ _LATEST = """
 
 
 def _checks(connection: psycopg.Connection, since: datetime) -> list[Row]:
-    return connection.execute(
-        f"select * from ({_LATEST}) latest order by gate, object, check_name", [since]
-    ).fetchall()
+    return connection.execute(f"select * from ({_LATEST}) latest order by gate, object, check_name", [since]).fetchall()
 
 
 def _gates(connection: psycopg.Connection, since: datetime) -> list[Row]:
@@ -116,8 +114,7 @@ def _marts(connection: psycopg.Connection, since: datetime) -> list[Row]:
     written = {row["model"]: row for row in _written(connection, since)}
     nothing = {"inserted": 0, "deleted": 0, "seconds": None}
     return [
-        {"rows": _count(connection, row["name"]), **nothing, **written.get(row["name"], {}), **row}
-        for row in names
+        {"rows": _count(connection, row["name"]), **nothing, **written.get(row["name"], {}), **row} for row in names
     ]
 
 

@@ -41,9 +41,7 @@ class Session:
         self.layout = layout
         self.progress = progress
         self.supervisor = Supervisor(layout.run_file, layout.logs)
-        self.postgres = (
-            surroundings.embedded_postgres(layout) if surroundings.needs_embedded_postgres() else None
-        )
+        self.postgres = surroundings.embedded_postgres(layout) if surroundings.needs_embedded_postgres() else None
         self.not_run: dict[str, str] = {}
         self.begun = datetime.now(UTC)
 

@@ -21,9 +21,7 @@ def show(out: Console, results: Results, done: Pass, seconds: dict[str, float], 
     out.print(_tables(out, results.tables))
     out.print(_gates(out, results.gates))
     for row in results.broken_checks:
-        text = (
-            f"  {row['gate']}: {row['check_name']} on {row['object']}: {row['verdict']} ({row['severity']})"
-        )
+        text = f"  {row['gate']}: {row['check_name']} on {row['object']}: {row['verdict']} ({row['severity']})"
         out.print(f"{text} {row['message'] or ''}", markup=False)
     out.print(_marts(out, results.marts))
     out.print(_seconds(out, done, seconds))
@@ -86,11 +84,7 @@ def _seconds(out: Console, done: Pass, seconds: dict[str, float]) -> Table:
     for stage, took in seconds.items():
         table.add_row(stage, "", f"{took:.1f}")
     for run in done.runs:
-        states = [
-            task.state or "none"
-            for task in done.tasks
-            if (task.dag_id, task.run_id) == (run.dag_id, run.run_id)
-        ]
+        states = [task.state or "none" for task in done.tasks if (task.dag_id, task.run_id) == (run.dag_id, run.run_id)]
         told = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
         table.add_row(f"  {run.dag_id}", told, "" if run.seconds is None else f"{run.seconds:.1f}")
     return table

@@ -51,11 +51,7 @@ def _statement(op: Op, table: str, columns: tuple[str, ...]) -> bytes:
             .format(sql.Identifier(table), sql.SQL(", ").join(pairs), key, sql.Placeholder())
             .as_bytes()
         )
-    return (
-        sql.SQL("delete from {} where {} = {}")
-        .format(sql.Identifier(table), key, sql.Placeholder())
-        .as_bytes()
-    )
+    return sql.SQL("delete from {} where {} = {}").format(sql.Identifier(table), key, sql.Placeholder()).as_bytes()
 
 
 def _parameters(change: Change) -> list[object]:

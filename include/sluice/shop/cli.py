@@ -81,9 +81,7 @@ def _told(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(1) from None
         except psycopg.Error as error:
             reason = str(error).strip() or type(error).__name__
-            _say_error(
-                f"the shop's database refused: {reason}. When that is mended, run the same command again"
-            )
+            _say_error(f"the shop's database refused: {reason}. When that is mended, run the same command again")
             raise typer.Exit(1) from None
 
     return run
@@ -119,16 +117,10 @@ def init(
     database_url: DatabaseUrl = "",
     files: Files = None,
     seed: Annotated[int, typer.Option(help="Which company; any whole number.")] = 7,
-    scale: Annotated[
-        float, typer.Option(help="How large; 1 is about 60 orders and 1,500 clicks a day.")
-    ] = 1.0,
-    start: Annotated[
-        datetime, typer.Option(formats=["%Y-%m-%d"], help=START_HELP, show_default="2026-01-01")
-    ] = FIRST,
+    scale: Annotated[float, typer.Option(help="How large; 1 is about 60 orders and 1,500 clicks a day.")] = 1.0,
+    start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help=START_HELP, show_default="2026-01-01")] = FIRST,
     days: Annotated[int, typer.Option(min=0, help="Bring it to this many simulated days.")] = 14,
-    reset: Annotated[
-        bool, typer.Option("--reset", help="Remove the company that is there, and its files.")
-    ] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Remove the company that is there, and its files.")] = False,
 ) -> None:
     """Make the company and let its first days pass. Run again, it does only what is missing."""
     params = shop.Params(seed, scale, start.date())

@@ -135,16 +135,10 @@ def _browse(company: Company, draw: Draw, start: int, customer: int | None) -> l
     clicks = [Click(start, "page_view", customer, None, "/", {"page": "home", "campaign": campaign})]
     for _ in range(min(12, int(draw.exponential(4.2)))):
         at = clicks[-1].occurred_at + 700 + min(int(draw.exponential(45_000)), 4 * MINUTE - 700)
-        kind = draw.weighted(
-            ("product_view", "page_view", "add_to_cart", "checkout"), (0.58, 0.27, 0.12, 0.03)
-        )
+        kind = draw.weighted(("product_view", "page_view", "add_to_cart", "checkout"), (0.58, 0.27, 0.12, 0.03))
         if kind in ("product_view", "add_to_cart"):
             product = popular_product(company, draw, start // DAY)
-            extra = (
-                {"position": draw.between(1, 24)}
-                if kind == "product_view"
-                else {"quantity": draw.between(1, 2)}
-            )
+            extra = {"position": draw.between(1, 24)} if kind == "product_view" else {"quantity": draw.between(1, 2)}
             clicks.append(Click(at, kind, customer, product, f"/products/{product}", extra))
         elif kind == "checkout":
             clicks.append(Click(at, kind, customer, None, "/checkout", {"step": "address"}))

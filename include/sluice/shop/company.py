@@ -63,12 +63,8 @@ class Company:
     def __init__(self, params: Params) -> None:
         self.params = params
         self.seed = params.seed
-        self.customers = Series(
-            max(5, round(400 * params.scale)), lambda day: self._count("customers", day, 4.0)
-        )
-        self.products = Series(
-            max(10, round(120 * params.scale)), lambda day: self._count("products", day, 0.3)
-        )
+        self.customers = Series(max(5, round(400 * params.scale)), lambda day: self._count("customers", day, 4.0))
+        self.products = Series(max(10, round(120 * params.scale)), lambda day: self._count("products", day, 0.3))
         self.orders = Series(0, lambda day: self._count("orders", day, 60.0))
         self.visits = Series(0, lambda day: self._count("visits", day, 245.0))
 

@@ -203,9 +203,7 @@ def _updates(company: Company, life: Life, day: int) -> Iterator[Transaction]:
                 changes = tuple(_move(company, life.customer_id, change))
             else:
                 changes = (update("customers", life.customer_id, **values),)
-            yield Transaction(
-                change.at, change.commit_at, name("customer", life.customer_id, change.number), changes
-            )
+            yield Transaction(change.at, change.commit_at, name("customer", life.customer_id, change.number), changes)
         row |= values
 
 

@@ -38,14 +38,10 @@ def connect(database_url: str) -> Iterator[Connection]:
         options = _options(database_url)
         connection = psycopg.connect(database_url, autocommit=True, options=options)
     except psycopg.ProgrammingError:  # its text quotes the URL, which may hold a password
-        raise ShopError(
-            "the database URL cannot be read; write it like postgresql://user@host:5432/shop"
-        ) from None
+        raise ShopError("the database URL cannot be read; write it like postgresql://user@host:5432/shop") from None
     except psycopg.OperationalError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise ShopError(
-            f"the shop's database cannot be reached: {reason}. Is it running? Try: make run"
-        ) from None
+        raise ShopError(f"the shop's database cannot be reached: {reason}. Is it running? Try: make run") from None
     try:
         yield connection
     finally:

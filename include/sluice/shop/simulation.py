@@ -70,9 +70,7 @@ def init(
     return Outcome(done - found.days_done, done, restored)
 
 
-def advance(
-    database_url: str, files_dir: Path | str, days: int = 1, *, on_day: OnDay | None = None
-) -> Outcome:
+def advance(database_url: str, files_dir: Path | str, days: int = 1, *, on_day: OnDay | None = None) -> Outcome:
     """Let `days` more days pass."""
     with database.simulating(database_url) as connection:
         found = database.need_progress(connection)
