@@ -1,0 +1,5 @@
+{{ config(unique_key='order_id', touched_by={'stg_shop__orders':'order_id','dim_customer':'customer_id'}) }}
+with orders as (select * from {{ current_rows(ref('stg_shop__orders'),'order_id') }}),
+dim_customer as (select * from {{ ref('dim_customer') }})
+select orders.order_id, orders.customer_id, dim_customer.customer_key, orders.amount, orders.ordered_at
+from orders left join dim_customer on {{ valid_at('dim_customer','orders.customer_id','orders.ordered_at') }}
