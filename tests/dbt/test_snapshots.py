@@ -93,8 +93,10 @@ def test_case_18_a_session_in_another_time_zone_changes_nothing(small: Small, mo
         [("upsert", "2026-03-29 00:59:59+00", 1, "a", "1"), ("upsert", "2026-03-29 01:00:00+00", 1, "b", "1")],
     )
     small.build()
-    everything = "select dbt_scd_id, name, dbt_valid_from::text, dbt_valid_to::text from "
-                 "snapshots.snap_shop__customers order by 3"
+    everything = (
+        "select dbt_scd_id, name, dbt_valid_from::text, dbt_valid_to::text"
+        " from snapshots.snap_shop__customers order by 3"
+    )
     before = small.query(everything)
     monkeypatch.setenv("PGTZ", "Europe/Berlin")
     small.build("--full-refresh")
