@@ -10,7 +10,9 @@ from (
         max(valid_to) as last_instant,
         bool_and(valid_from = coalesce(previous_valid_to, valid_from)) as is_seamless
     from (
-        select *, lag(valid_to) over (partition by customer_id order by valid_from) as previous_valid_to
+        select
+            *,
+            lag(valid_to) over (partition by customer_id order by valid_from) as previous_valid_to
         from {{ ref('dim_customer') }}
     ) as customer_versions
     group by customer_id
@@ -22,7 +24,9 @@ from (
         max(valid_to) as last_instant,
         bool_and(valid_from = coalesce(previous_valid_to, valid_from)) as is_seamless
     from (
-        select *, lag(valid_to) over (partition by product_id order by valid_from) as previous_valid_to
+        select
+            *,
+            lag(valid_to) over (partition by product_id order by valid_from) as previous_valid_to
         from {{ ref('dim_product') }}
     ) as product_versions
     group by product_id

@@ -20,7 +20,11 @@ lines as (
 
 )
 
-select *
+select
+    orders.line_count,
+    lines.line_count as line_count_in_lines,
+    orders.net_amount,
+    lines.net_amount as net_amount_in_lines
 from orders
 cross join lines
 where orders.line_count <> lines.line_count or orders.net_amount <> lines.net_amount

@@ -14,15 +14,15 @@
 {{ config(severity='error') }}
 
 {% for name, key in histories.items() -%}
-select *
-from (
-    select
-        '{{ name }}' as history,
-        {{ key }}::text as entity,
-        dbt_valid_from,
-        lag(dbt_valid_to) over (partition by {{ key }} order by dbt_valid_from) as previous_valid_to
-    from {{ ref(name) }}
-) as chained
-where previous_valid_to > dbt_valid_from
-{{ 'union all' if not loop.last }}
+    select *
+    from (
+        select
+            '{{ name }}' as history,
+            {{ key }}::text as entity,
+            dbt_valid_from,
+            lag(dbt_valid_to) over (partition by {{ key }} order by dbt_valid_from) as previous_valid_to
+        from {{ ref(name) }}
+    ) as chained
+    where previous_valid_to > dbt_valid_from
+    {{ 'union all' if not loop.last }}
 {% endfor %}

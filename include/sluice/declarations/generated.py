@@ -14,6 +14,13 @@ from sluice.declarations.pools import required_pools
 _HEAD = "# Generated from the declaration include/sources/{source}.yml by `sluice generate`; edit that file.\n"
 
 
+class _Dumper(yaml.SafeDumper):
+    """Indents the items of a list below their key, as people here do and yamllint wants."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, indentless=False)
+
+
 def write_all(sources: list[Source], home: Path, *, check: bool = False) -> list[Path]:
     """Write dbt's `sources.yml` of each source, the JSON Schema of declarations and Airflow's pools. Returns the
     files that differed.
@@ -44,7 +51,7 @@ def dbt_sources_text(source: Source) -> str:
         "config": {"meta": {"owner": source.owner}},
         "tables": [_dbt_table(table) for table in source.tables.values()],
     }
-    text = yaml.safe_dump({"version": 2, "sources": [entry]}, sort_keys=False, allow_unicode=True, width=120)
+    text = yaml.dump({"version": 2, "sources": [entry]}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
     return _HEAD.format(source=source.source) + text
 
 

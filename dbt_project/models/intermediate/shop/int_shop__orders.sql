@@ -1,5 +1,6 @@
--- Without CTEs, because it is a view: Postgres plans a view that begins with `with` as a whole, and would read all orders to
--- recompute one.
+-- Without CTEs, because it is a view: Postgres plans a view that begins with `with` as a whole, and would read all
+-- orders to recompute one.
+-- noqa: disable=ST05
 select
     -- keys
     orders.order_id,

@@ -3,4 +3,4 @@ select distinct on (sku)
     sku,
     product_id
 from {{ ref('snap_shop__products') }}
-order by sku, dbt_valid_to desc, dbt_is_deleted, product_id desc
+order by sku asc, dbt_valid_to desc, dbt_is_deleted asc, product_id desc

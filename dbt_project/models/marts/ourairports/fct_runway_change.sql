@@ -25,14 +25,14 @@ compared as (
 
     select
         *,
+        {% for column in tracked -%}
+            ({{ column }} is distinct from lag({{ column }}) over history) as {{ column }}_differs,
+        {% endfor -%}
         lag(runway_key) over history as previous_runway_key,
         lag(is_open) over history as was_open,
         lag(length_ft) over history as previous_length_ft,
         lag(width_ft) over history as previous_width_ft,
-        lag(surface) over history as previous_surface,
-        {% for column in tracked -%}
-        {{ column }} is distinct from lag({{ column }}) over history as {{ column }}_differs{{ ',' if not loop.last }}
-        {% endfor %}
+        lag(surface) over history as previous_surface
     from versions
     window history as (partition by runway_id order by valid_from)
 
@@ -56,13 +56,14 @@ final as (
         end as change_type,
         previous_runway_key is null as is_first_seen,
         is_deleted as is_removed,
-        case when previous_runway_key is not null then
-            concat_ws(
-                ', ',
-                {% for column in tracked -%}
-                case when {{ column }}_differs then '{{ column }}' end{{ ',' if not loop.last }}
-                {% endfor %}
-            )
+        case
+            when previous_runway_key is not null then
+                concat_ws(
+                    ', ',
+                    {% for column in tracked -%}
+                        case when {{ column }}_differs then '{{ column }}' end{{ ',' if not loop.last }}
+                    {% endfor %}
+                )
         end as changed_columns,
         previous_surface,
         surface,

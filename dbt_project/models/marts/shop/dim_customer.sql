@@ -72,7 +72,11 @@ members as (
         true as is_inferred
     from mentioned
     where mentioned.customer_id is not null
-        and not exists (select from versions where versions.customer_id = mentioned.customer_id)
+        and not exists (
+            select
+            from versions
+            where versions.customer_id = mentioned.customer_id
+        )
 
     union all
 

@@ -82,7 +82,11 @@ members as (
         true as is_inferred
     from mentioned
     where mentioned.product_id is not null
-        and not exists (select from versions where versions.product_id = mentioned.product_id)
+        and not exists (
+            select
+            from versions
+            where versions.product_id = mentioned.product_id
+        )
 
     union all
 

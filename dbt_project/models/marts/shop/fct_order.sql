@@ -44,18 +44,18 @@ totalled as (
     select
         orders.*,
         coalesce(dim_customer.customer_key, {{ unknown_key() }}) as customer_key,
-        lines.line_count,
-        lines.quantity,
-        lines.gross_amount,
-        lines.discount_amount,
-        lines.net_amount,
-        lines.net_amount_eur,
-        lines.margin_amount_eur,
+        line_totals.line_count,
+        line_totals.quantity,
+        line_totals.gross_amount,
+        line_totals.discount_amount,
+        line_totals.net_amount,
+        line_totals.net_amount_eur,
+        line_totals.margin_amount_eur,
         paid.captured_amount,
         paid.refunded_amount
     from orders
     left join dim_customer on {{ valid_at('dim_customer', 'orders.customer_id', 'orders.placed_at') }}
-    cross join lateral (
+    inner join lateral (
         select
             count(*) as line_count,
             coalesce(sum(order_lines.quantity), 0) as quantity,
@@ -63,20 +63,24 @@ totalled as (
             coalesce(sum(order_lines.discount_amount), 0) as discount_amount,
             coalesce(sum(order_lines.net_amount), 0) as net_amount,
             -- One line that cannot be converted makes the total unknown, not small.
-            case when count(*) = count(order_lines.net_amount_eur) then coalesce(sum(order_lines.net_amount_eur), 0) end
-                as net_amount_eur,
-            case when count(*) = count(order_lines.margin_amount_eur) then coalesce(sum(order_lines.margin_amount_eur), 0) end
-                as margin_amount_eur
+            case
+                when count(*) = count(order_lines.net_amount_eur)
+                    then coalesce(sum(order_lines.net_amount_eur), 0)
+            end as net_amount_eur,
+            case
+                when count(*) = count(order_lines.margin_amount_eur)
+                    then coalesce(sum(order_lines.margin_amount_eur), 0)
+            end as margin_amount_eur
         from order_lines
         where order_lines.order_id = orders.order_id
-    ) as lines
-    cross join lateral (
+    ) as line_totals on true
+    inner join lateral (
         select
             coalesce(sum(payments.captured_amount), 0) as captured_amount,
             coalesce(sum(payments.refunded_amount), 0) as refunded_amount
         from payments
         where payments.order_id = orders.order_id
-    ) as paid
+    ) as paid on true
 
 ),
 

@@ -39,8 +39,10 @@ joined as (
         orders.exchange_rate_id,
         coalesce(dim_customer.customer_key, {{ unknown_key() }}) as customer_key,
         -- An order is paid in its own currency; an amount in another one cannot be converted by its rate.
-        case when payments.currency_code = orders.currency_code then round(payments.payment_amount / orders.euro_rate, 2) end
-            as payment_amount_eur
+        case
+            when payments.currency_code = orders.currency_code
+                then round(payments.payment_amount / orders.euro_rate, 2)
+        end as payment_amount_eur
     from payments
     left join orders on orders.order_id = payments.order_id
     left join dim_customer on {{ valid_at('dim_customer', 'orders.customer_id', 'payments.created_at') }}
