@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from sluice.declarations import load_file
-from sluice.errors import LeaseHeld, StaleLease
+from sluice.errors import LandingLost, LeaseHeld, StaleLease
 from sluice.loading import RunContext, audit, land, publish
 from tests.loading.conftest import World
 from tests.loading.test_full_extracts import DAYS, THINGS, deliver, meaning_in, meaning_of
@@ -109,3 +109,34 @@ def test_L4_two_runs_of_one_unit_do_not_overlap_and_say_who_holds_the_lease(worl
     audit(first)
     publish(first)
     assert land(source, source.tables["things"], RunContext("backfill__1")) == []
+
+
+@pytest.mark.parametrize("at", ["landed", "audited"])
+def test_L10_a_server_that_crashed_and_emptied_landing_publishes_nothing(world: World, at: str) -> None:
+    """Landing tables are unlogged: crash recovery truncates them, while the ledger says that they are full."""
+    world.declare(THINGS)
+    deliver(world, DAYS[0], {0: "a", 1: "a"})
+    world.load("things")
+    deliver(world, DAYS[1], {0: "a", 1: "b"})
+    source = load_file(world.sources / "shop.yml")
+    ids = land(source, source.tables["things"], RunContext("run"))
+    if at == "audited":
+        audit(ids)
+    for (name,) in world.query("select tablename from pg_tables where schemaname = 'landing'"):
+        world.warehouse.execute(f"truncate landing.{name}")
+    with pytest.raises(LandingLost, match="nothing was published"):
+        (publish if at == "audited" else audit)(ids)
+    assert meaning_in(world) == meaning_of({DAYS[0]: {0: "a", 1: "a"}})
+    world.load("things")
+    assert meaning_in(world) == meaning_of({DAYS[0]: {0: "a", 1: "a"}, DAYS[1]: {0: "a", 1: "b"}})
+
+
+def test_a_row_that_goes_missing_between_audit_and_publish_is_noticed(world: World) -> None:
+    world.declare(THINGS)
+    deliver(world, DAYS[0], {0: "a", 1: "a"})
+    source = load_file(world.sources / "shop.yml")
+    ids = land(source, source.tables["things"], RunContext("run"))
+    audit(ids)
+    world.warehouse.execute(f"delete from landing.b{ids[0]}_rows where id = 1")
+    with pytest.raises(LandingLost, match="holds 1 rows of this batch where 2 were landed"):
+        publish(ids)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import psycopg
 import pytest
 
-from sluice.errors import GateRefused, SourceUnavailable
+from sluice.cli.batch import approve
+from sluice.errors import GateRefused, SluiceError, SourceUnavailable
 from tests.loading.conftest import World
 
 ORDERS = """
@@ -111,3 +114,58 @@ def test_values_survive_exactly(world: World, source: psycopg.Connection) -> Non
     assert world.query(
         "select amount::text, updated_at = '2026-03-29 01:59:59.999999+00' from staging.shop__orders"
     ) == [("123456.78", True)]
+
+
+def test_a_row_that_changed_while_its_stamp_did_not_ends_as_the_source_has_it(
+    world: World, source: psycopg.Connection
+) -> None:
+    source.execute("insert into orders select i, 1, '2026-01-01' from generate_series(1, 20) as i")
+    world.load("orders")
+    source.execute("update orders set amount = 2")
+    world.warehouse.execute("delete from ops.watermark")
+    assert world.load("orders")[0].rows_applied == 20
+    last = "select distinct on (id) amount from staging.shop__orders order by id, _effective_at desc, _sequence desc"
+    assert {str(amount) for (amount,) in world.query(last)} == {"2.00"}
+    world.warehouse.execute("delete from ops.watermark")
+    assert world.load("orders")[0].rows_applied == 0
+
+
+def test_E8_a_key_that_returns_with_an_older_stamp_is_alive_again(world: World, source: psycopg.Connection) -> None:
+    source.execute("insert into orders values (1, 1), (2, 2)")
+    world.load("orders")
+    source.execute("delete from orders where id = 2")
+    world.load("orders")
+    source.execute("insert into orders values (2, 2, '2026-01-01')")  # restored as it was
+    for _ in range(2):
+        world.load("orders")
+    assert world.history("shop__orders", "id", "amount")[2][-1][1] is not None
+
+
+def test_a_reader_that_cannot_see_open_transactions_is_refused_and_told_what_to_grant(
+    world: World, source: psycopg.Connection, postgres: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(postgres.superuser_url(world.source_url), autocommit=True) as admin:  # type: ignore[attr-defined]
+        admin.execute("drop role if exists plain_reader")
+        admin.execute("create role plain_reader login password 'x' in role pg_read_all_data")
+        admin.execute(f"grant connect on database {world.source_url.rsplit('/', 1)[1]} to plain_reader")
+    parts = urlsplit(world.source_url)
+    url = parts._replace(netloc=f"plain_reader:x@{parts.hostname}:{parts.port}").geturl()
+    monkeypatch.setenv("AIRFLOW_CONN_DB", url)
+    with pytest.raises(SluiceError, match="grant pg_read_all_stats to plain_reader"):
+        world.load("orders")
+
+
+def test_E10_a_mass_delete_that_a_key_scan_found_can_be_approved(world: World, source: psycopg.Connection) -> None:
+    source.execute("insert into orders select i, i from generate_series(1, 10) as i")
+    world.load("orders")
+    source.execute("delete from orders where id > 2")
+    with pytest.raises(GateRefused, match="MASS_DELETE"):
+        world.load("orders")
+    (refused,) = world.query("select batch_id from ops.batch where state = 'refused'")
+    approve(refused[0], "the range was cut")
+    assert world.load("orders")[0].rows_deleted == 8
+    source.execute("insert into orders select i, i from generate_series(11, 30) as i")
+    world.load("orders")
+    source.execute("delete from orders where id > 5")
+    with pytest.raises(GateRefused, match="MASS_DELETE"):
+        world.load("orders")  # an approval holds once

@@ -195,3 +195,66 @@ def test_a_message_never_holds_a_value(world: World) -> None:
     recorded = world.query("select coalesce(string_agg(message, ''), '') from ops.gate_result")[0][0]
     reasons = world.query("select string_agg(reason, '') from ops.quarantine")[0][0]
     assert "4711" not in str(refusal.value) + recorded + reasons
+
+
+def test_E19_a_quote_that_never_closes_fails_the_file_and_swallows_no_rows(world: World) -> None:
+    world.declare(STOCK.replace(', done: "{path}.done", done_holds_rows: true', ""))
+    rows = "".join(f"{i},{i},note\n" for i in range(50))
+    world.deliver("stock/2026-01-01.csv", "sku,pieces,note\n" + rows.replace("30,30,note", '30,30,"note'))
+    with pytest.raises(GateRefused, match="left unread"):
+        world.load("stock")
+    assert world.query("select count(*) from ops.batch where state = 'published'") == [(0,)]
+
+
+def test_one_unreadable_file_does_not_hold_up_those_that_landed(world: World) -> None:
+    world.declare(STOCK.replace(', done: "{path}.done", done_holds_rows: true', ""))
+    world.deliver("stock/2026-01-01.csv", "sku,pieces\na,1\n")
+    world.deliver("stock/2026-01-02.csv", "")
+    world.deliver("stock/2026-01-03.csv", "sku,pieces\na,3\n")
+    with pytest.raises(GateRefused, match="is empty, it has not even a header"):
+        world.load("stock")
+    assert world.query("select pieces from staging.shop__stock order by 1") == [(1,), (3,)]
+    assert world.query("select count(*) from ops.lease where expires_at > now()") == [(0,)]
+
+
+def test_what_held_the_content_of_a_superseded_file_is_read_for_itself(world: World) -> None:
+    world.declare("""
+        events:
+          description: events
+          from: {files: {connection: drop, path: "{name}.jsonl", format: jsonl}}
+          mode: append
+          key: [id]
+          columns: {id: {type: bigint, required: true}}
+    """)
+    world.deliver("a.jsonl", '{"id": 1}\n')
+    world.load("events")
+    world.deliver("b.jsonl", '{"id": 1}\n')
+    world.load("events")
+    world.deliver("a.jsonl", '{"id": 2}\n')
+    world.load("events")
+    world.load("events")
+    assert sorted(world.history("shop__events", "id", "id")) == [1, 2]
+
+
+def test_E18_half_a_surrogate_pair_is_one_rejected_row_and_numbers_keep_their_digits(world: World) -> None:
+    world.declare("""
+        events:
+          description: events
+          from: {files: {connection: drop, path: "{name}.jsonl", format: jsonl}}
+          mode: append
+          key: [id]
+          max_reject_share: 0.5
+          columns: {id: {type: bigint, required: true}, amount: {type: numeric}}
+    """)
+    world.deliver("a.jsonl", b'{"id": 1, "amount": 12345678901234567.890}\n{"id": 2, "x": "\\ud83d"}\n')
+    world.load("events")
+    assert world.query("select amount::text from staging.shop__events") == [("12345678901234567.890",)]
+    assert quarantine(world) == [(2, None, "ENCODING")]
+
+
+def test_D1_all_unknown_fields_are_rescued_however_many(world: World) -> None:
+    world.declare(STOCK)
+    names = [f"extra{i}" for i in range(70)]
+    deliver(world, "2026-01-01", f"sku,pieces,{','.join(names)}\na,1,{','.join('x' for _ in names)}\n", 1)
+    world.load("stock")
+    assert world.query("select count(*) from staging.shop__stock, jsonb_object_keys(_rescued)") == [(70,)]

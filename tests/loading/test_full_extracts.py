@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sluice.cli.batch import approve
+from sluice.declarations import load_file
 from sluice.errors import GateRefused
+from sluice.loading import RunContext, audit, land, publish
 from tests.loading.conftest import World
 
 THINGS = """
@@ -156,3 +158,32 @@ def test_a_row_that_hides_its_key_lets_no_other_key_be_taken_for_deleted(world: 
     assert published.rows_deleted == 0
     assert itertools.chain(*meaning_in(world).values())
     assert meaning_in(world)[2] == [("2026-01-02", "b")]
+
+
+def test_E9_an_empty_extract_is_refused_also_when_it_comes_together_with_the_one_before(world: World) -> None:
+    world.declare(THINGS)
+    deliver(world, DAYS[0], {1: "a", 2: "b"})
+    deliver(world, DAYS[1], {})
+    with pytest.raises(GateRefused, match="EMPTY_SOURCE"):
+        world.load("things")
+    assert {chain[-1][1] for chain in meaning_in(world).values()} == {"a", "b"}
+
+
+def test_a_refusal_stays_one_when_its_task_is_cleared(world: World) -> None:
+    world.declare(THINGS.replace("max_reject_share: 1", "max_reject_share: 0"))
+    deliver(world, DAYS[0], {1: "x"})
+    source = load_file(world.sources / "shop.yml")
+    ids = land(source, source.tables["things"], RunContext("run"))
+    for step in (audit, audit, publish):
+        with pytest.raises(GateRefused):
+            step(ids)
+
+
+def test_a_type_that_the_log_does_not_have_is_refused_and_not_rounded(world: World) -> None:
+    world.declare(THINGS.replace("value: {type: text, accepted: [a, b, c]}", "value: {type: 'numeric(8,2)'}"))
+    world.deliver(f"{DAYS[0]}/things.csv", "id,value\n1,1.25\n")
+    world.load("things")
+    world.declare(THINGS.replace("value: {type: text, accepted: [a, b, c]}", "value: {type: 'numeric(8,4)'}"))
+    world.deliver(f"{DAYS[1]}/things.csv", "id,value\n1,1.2345\n")
+    with pytest.raises(GateRefused, match=r"numeric\(8,2\), and the declaration now says numeric\(8,4\)"):
+        world.load("things")

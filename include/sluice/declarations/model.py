@@ -78,6 +78,24 @@ class Column(Declared):
     pattern: str | None = Field(default=None, description="Regular expression (Postgres) that the text must match")
     personal: bool = Field(default=False, description="Speaks of a person: never in a log, a message or a sample")
 
+    @model_validator(mode="after")
+    def _checkable(self) -> Column:
+        numeric = self.type.startswith("numeric") or self.type in (
+            "bigint",
+            "integer",
+            "smallint",
+            "real",
+            "double precision",
+        )
+        if (self.minimum is not None or self.maximum is not None) and not numeric:
+            raise ValueError(f"minimum and maximum are for numbers, and {self.type} is none")
+        if self.pattern is not None:
+            try:
+                re.compile(self.pattern)
+            except re.error as error:
+                raise ValueError(f"the pattern can't be read: {error}") from None
+        return self
+
 
 class Files(Declared):
     """Files below a connection: local, HTTP(S), or any other protocol that fsspec knows."""
@@ -244,6 +262,14 @@ class Table(Declared):
             raise ValueError("deletes.detect: key_scan is for mode cursor; a full extract shows its deletes by itself")
         if self.mode is not Mode.CURSOR and self.effective_at and self.mode is Mode.FULL:
             raise ValueError("mode full speaks for the instant of its unit; leave effective_at out")
+        if self.cursor and self.columns[self.cursor.column].type != "timestamptz":
+            raise ValueError(
+                f"cursor.column {self.cursor.column} must be a timestamptz: a time without a zone can't be compared"
+            )
+        if self.effective_at and self.columns[self.effective_at].type not in ("timestamptz", "timestamp", "date"):
+            raise ValueError(f"effective_at names {self.effective_at}, which is not a time")
+        if self.sequence and self.columns[self.sequence].type not in ("bigint", "integer", "smallint"):
+            raise ValueError(f"sequence names {self.sequence}, which is not a whole number")
         for name, column in self.columns.items():
             if column.from_path and (not self.origin.files or f"{{{column.from_path}}}" not in self.origin.files.path):
                 raise ValueError(f"columns.{name}.from_path: the path has no {{{column.from_path}}}")

@@ -8,11 +8,11 @@ import psycopg
 from psycopg import sql
 
 from sluice.declarations import Mode, Table
-from sluice.errors import GateRefused
+from sluice.errors import GateRefused, SluiceError
 from sluice.loading import batch as batches
-from sluice.loading import contract, lease, log
+from sluice.loading import contract, log
 from sluice.loading.batch import Batch, record_check
-from sluice.loading.landing import drop_landing, landing_table
+from sluice.loading.landing import landing_table
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,21 @@ class Verdict:
     message: str = ""
     observed: object = None
     bound: object = None
+    observed_count: int | None = None
 
 
 def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
     """Judge one landed batch in one transaction. Raises `GateRefused` once its verdict is committed."""
     batch = batches.get(connection, batch_id, lock=True)
+    if batch.state == "refused":
+        raise GateRefused(f"batch {batch_id} ({batch.source}.{batch.table_name}, {batch.unit}): {batch.verdict}")
+    if batch.state == "abandoned":
+        raise SluiceError(
+            f"batch {batch_id} was abandoned: {batch.verdict}; clear the task land, which reads the unit anew"
+        )
     if batch.state != "landed":
         return batch
+    batches.must_be_whole(connection, batch, "", batch.rows_read - batch.rows_quarantined)
     _, table = batches.declared(batch)
     mapping = contract.map_fields(
         table, batch.details["fields"], batch.details["constants"], batch.details["empty_is_null"]
@@ -54,11 +62,10 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
         )
     _record_drift(connection, table, batch, mapping)
     refusals = [verdict.message for verdict in verdicts if verdict.refused]
+    vanished = next((verdict.observed_count for verdict in verdicts if verdict.name == "deletes"), None)
+    batches.add_details(connection, batch_id, vanished=vanished)
     if refusals:
-        drop_landing(connection, batch_id)
-        batches.move(connection, batch_id, "refused", verdict="; ".join(refusals))
-        lease.release(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
-        connection.commit()
+        batches.refuse(connection, batch, "; ".join(refusals))
         raise GateRefused(f"batch {batch_id} ({batch.source}.{batch.table_name}, {batch.unit}): " + "; ".join(refusals))
     batches.move(connection, batch_id, "audited")
     connection.commit()
@@ -213,6 +220,8 @@ def _keys_present(
             "else true end"
         ).format(keys, casts, landed, broken)
     )
+    present = connection.execute(sql.SQL("select count(*) from {}").format(keys)).fetchone()[0]  # type: ignore[index]
+    batches.add_details(connection, batch.batch_id, keys=present)
     connection.execute(sql.SQL("analyze {}").format(keys))  # fresh tables have no statistics, and anti joins need them
     return bool(hidden) or batch.rows_quarantined > 0
 
@@ -308,8 +317,18 @@ def _judge_header(table: Table, batch: Batch, mapping: contract.Mapping) -> Verd
 
 def _judge_rows(connection: psycopg.Connection, table: Table, batch: Batch) -> list[Verdict]:
     verdicts = [judge_rejects(batch.rows_read, batch.rows_quarantined, table.max_reject_share), _judge_total(batch)]
+    if (deletes := judge_vanished(connection, table, batch)) is not None:
+        verdicts.append(deletes)
+    return verdicts
+
+
+def judge_vanished(connection: psycopg.Connection, table: Table, batch: Batch) -> Verdict | None:
+    """Compare the keys of an extract or a key scan with those known just before. None if it says nothing of absence.
+
+    Asked at audit, and again at publish: meanwhile an earlier extract may have been published.
+    """
     scanned = table.mode is Mode.FULL or table.deletes.detect == "key_scan"
-    if scanned and not batch.deletes_withheld and not _approved(connection, batch):
+    if scanned and not batch.deletes_withheld:
         vanished, known = connection.execute(
             sql.SQL(
                 """
@@ -329,8 +348,17 @@ def _judge_rows(connection: psycopg.Connection, table: Table, batch: Batch) -> l
             ),
             {"instant": batch.effective_at},
         ).fetchone()  # type: ignore[misc]
-        verdicts.append(judge_deletes(vanished, known, table.deletes.max_share, batch.batch_id))
-    return verdicts
+        verdict = judge_deletes(vanished, known, table.deletes.max_share, batch.batch_id)
+        if verdict.refused and _approved(connection, batch, vanished):
+            return Verdict(
+                "deletes",
+                False,
+                f"{vanished} deletes were approved",
+                vanished,
+                f"{table.deletes.max_share:.4%} of {known}",
+            )
+        return verdict
+    return None
 
 
 def judge_rejects(read: int, rejected: int, max_share: float) -> Verdict:
@@ -358,6 +386,7 @@ def judge_deletes(vanished: int, known: int, max_share: float, batch_id: int) ->
             f"the extract is empty of all {known} known keys; nothing was closed (EMPTY_SOURCE). {approve}",
             vanished,
             0,
+            vanished,
         )
     if known and vanished / known > max_share:
         return Verdict(
@@ -367,6 +396,7 @@ def judge_deletes(vanished: int, known: int, max_share: float, batch_id: int) ->
             f"{approve}",
             f"{vanished / known:.4%}",
             f"{max_share:.4%}",
+            vanished,
         )
     return Verdict("deletes", False, "", vanished, f"{max_share:.4%} of {known}")
 
@@ -384,13 +414,35 @@ def _judge_total(batch: Batch) -> Verdict:
     return Verdict("control_total", False, "", batch.rows_read, batch.control_total)
 
 
-def _approved(connection: psycopg.Connection, batch: Batch) -> bool:
-    """Whether a person approved an earlier refusal of the same unit with the same content."""
+def _approved(connection: psycopg.Connection, batch: Batch, vanished: int) -> bool:
+    """Whether a person approved as many deletes: of the same unit or content, or since the table was last published.
+
+    A table that is read live never has the same content twice, so there the approval is for the number of keys.
+    """
     return bool(
         connection.execute(
-            "select 1 from ops.batch where source = %s and table_name = %s and unit = %s and content_hash = %s and "
-            "approved_by is not null",
-            [batch.source, batch.table_name, batch.unit, batch.content_hash],
+            """
+            select 1 from ops.batch as refused
+            where source = %(source)s and table_name = %(table)s and approved_by is not null
+                and (
+                    (unit = %(unit)s and content_hash = %(content)s)
+                    or (
+                        (details ->> 'vanished')::bigint >= %(vanished)s
+                        and not exists (
+                            select from ops.batch as later
+                            where later.source = refused.source and later.table_name = refused.table_name
+                                and later.state in ('published', 'superseded') and later.batch_id > refused.batch_id
+                        )
+                    )
+                )
+            """,
+            {
+                "source": batch.source,
+                "table": batch.table_name,
+                "unit": batch.unit,
+                "content": batch.content_hash,
+                "vanished": vanished,
+            },
         ).fetchone()
     )
 

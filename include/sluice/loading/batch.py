@@ -13,7 +13,9 @@ from psycopg.types.json import Jsonb
 
 from sluice import settings
 from sluice.declarations import Source, Table, load_folder
-from sluice.errors import SluiceError
+from sluice.errors import LandingLost, SluiceError
+from sluice.loading import lease
+from sluice.loading.landing import drop_landing, landing_table
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Batch:
     rows_quarantined: int
     rows_duplicate: int
     deletes_withheld: bool
+    verdict: str | None
     details: dict[str, Any]
 
 
@@ -62,6 +65,41 @@ def move(connection: psycopg.Connection, batch_id: int, state: str, **values: An
         sets.append(sql.SQL("{} = {}").format(sql.Identifier(name), Jsonb(value) if isinstance(value, dict) else value))
     connection.execute(
         sql.SQL("update ops.batch set {} where batch_id = {}").format(sql.SQL(", ").join(sets), batch_id)
+    )
+
+
+def add_details(connection: psycopg.Connection, batch_id: int, **values: Any) -> None:
+    """Add to what the ledger keeps of a batch; absent values are left out."""
+    known = {name: value for name, value in values.items() if value is not None}
+    connection.execute("update ops.batch set details = details || %s where batch_id = %s", [Jsonb(known), batch_id])
+
+
+def refuse(connection: psycopg.Connection, batch: Batch, verdict: str) -> None:
+    """Record that a batch may not be published, and let its unit go."""
+    drop_landing(connection, batch.batch_id)
+    move(connection, batch.batch_id, "refused", verdict=verdict)
+    lease.release(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
+    connection.commit()
+
+
+def must_be_whole(connection: psycopg.Connection, batch: Batch, part: str, expected: int) -> None:
+    """Make sure that a landing table still holds what was landed, or give the batch up and say so."""
+    table = landing_table(batch.batch_id, part)
+    there = connection.execute("select to_regclass(%s)", [table.as_string(connection)]).fetchone()
+    count = None
+    if there and there[0]:
+        count = connection.execute(sql.SQL("select count(*) from {}").format(table)).fetchone()[0]  # type: ignore[index]
+    if count == expected:
+        return
+    drop_landing(connection, batch.batch_id)
+    message = f"landing holds {count or 0} rows of this batch where {expected} were landed"
+    move(connection, batch.batch_id, "abandoned", verdict=message)
+    lease.release(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
+    connection.commit()
+    raise LandingLost(
+        f"batch {batch.batch_id} ({batch.source}.{batch.table_name}, {batch.unit}): {message}, as after a crash of "
+        f"the server; "
+        "nothing was published. Clear the task land, or run the DAG again: the unit is read anew"
     )
 
 

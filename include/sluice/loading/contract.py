@@ -17,6 +17,7 @@ from psycopg import sql
 from sluice.declarations import Column, Mode, Table
 
 _TEMPORAL = ("date", "timestamptz", "timestamp", "time")
+_MAX_KEY = 800  # bytes
 _HASH_CHUNK = 45  # columns; a function takes at most 100 arguments
 
 
@@ -88,10 +89,10 @@ def _rescued(rest: list[tuple[int, str]], ready: int | None) -> sql.Composable:
         return sql.SQL("{}::jsonb").format(sql.Identifier(f"f{ready}"))
     if not rest:
         return sql.SQL("null::jsonb")
-    pairs = sql.SQL(", ").join(
-        sql.SQL("{}::text, {}").format(name, sql.Identifier(f"f{index}")) for index, name in rest[:50]
-    )
-    return sql.SQL("nullif(jsonb_strip_nulls(jsonb_build_object({})), '{{}}'::jsonb)").format(pairs)
+    pairs = [sql.SQL("{}::text, {}").format(name, sql.Identifier(f"f{index}")) for index, name in rest]
+    chunks = [pairs[start : start + _HASH_CHUNK] for start in range(0, len(pairs), _HASH_CHUNK)]
+    objects = (sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(chunk)) for chunk in chunks)
+    return sql.SQL("nullif(jsonb_strip_nulls({}), '{{}}'::jsonb)").format(sql.SQL(" || ").join(objects))
 
 
 def rules_of(table: Table, mapping: Mapping) -> list[Rule]:
@@ -117,6 +118,10 @@ def rules_of(table: Table, mapping: Mapping) -> list[Rule]:
         elif column.required:
             broken = sql.SQL("({} is null and not {})").format(text, mapping.deleted)
             rules.append(Rule("REQUIRED", name, "has no value", broken))
+        if name in table.key and column.type == "text":
+            # an index entry holds a third of a page; a longer key would fail the whole batch at publish
+            long = sql.SQL("octet_length({}) > {}").format(text, sql.Literal(_MAX_KEY))
+            rules.append(Rule("TOO_LONG", name, f"is longer than {_MAX_KEY} bytes, too long for a key", long))
     for name, column in table.columns.items():
         rules += _value_rules(name, column, mapping.texts[name])
     return rules
@@ -149,7 +154,10 @@ def _value_rules(name: str, column: Column, text: sql.Composable) -> list[Rule]:
         rules.append(Rule("ACCEPTED", name, "is not one of the accepted values", broken))
     for bound, word, operator in ((column.minimum, "below", "<"), (column.maximum, "above", ">")):
         if bound is not None:
-            broken = sql.SQL("({})::numeric {} {}::numeric").format(text, sql.SQL(operator), str(bound))
+            number = sql.SQL("double precision" if column.type in ("real", "double precision") else "numeric")
+            broken = sql.SQL("({})::{number} {} {}::{number}").format(
+                text, sql.SQL(operator), str(bound), number=number
+            )
             rules.append(Rule("RANGE", name, f"is {word} {bound:g}", broken))
     if column.pattern is not None:
         broken = sql.SQL("{} !~ {}").format(text, column.pattern)

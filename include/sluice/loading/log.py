@@ -6,6 +6,7 @@ import psycopg
 from psycopg import sql
 
 from sluice.declarations import Table
+from sluice.errors import GateRefused
 
 SYSTEM = ("_batch_id", "_row_number", "_op", "_effective_at", "_sequence", "_row_hash", "_rescued")
 
@@ -33,19 +34,25 @@ def ensure(connection: psycopg.Connection, table: Table) -> None:
         "select to_regclass(%s)", [f"staging.{sql.Identifier(table.log_name).as_string(connection)}"]
     ).fetchone()
     if row and row[0]:
-        present = {
-            name
-            for (name,) in connection.execute(
-                "select column_name from information_schema.columns where table_schema = 'staging' and table_name = %s",
-                [table.log_name],
-            )
-        }
+        present = dict(
+            connection.execute(
+                "select attname, format_type(atttypid, atttypmod) from pg_attribute"
+                " where attrelid = %s::regclass and attnum > 0 and not attisdropped",
+                [relation(table).as_string(connection)],
+            ).fetchall()
+        )
         for name, column in table.columns.items():
             if name not in present:
                 connection.execute(
                     sql.SQL("alter table {} add column {} {}").format(
                         relation(table), sql.Identifier(name), sql.SQL(column.type)
                     )
+                )
+            elif present[name] != (declared := _spelled(column.type)):
+                raise GateRefused(
+                    f"staging.{table.log_name}.{name} is {present[name]}, and the declaration now says {declared}; "
+                    f"nothing was "
+                    "published, since values would be changed in silence. Declare the new type under a new column name"
                 )
         return
     columns = [sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(c.type)) for n, c in table.columns.items()]
@@ -61,6 +68,19 @@ def ensure(connection: psycopg.Connection, table: Table) -> None:
         comment = sql.SQL("comment on column {} is {}")
         connection.execute(comment.format(sql.Identifier("staging", table.log_name, name), column.description))
     connection.execute(sql.SQL("comment on table {} is {}").format(relation(table), table.description))
+
+
+def _spelled(declared: str) -> str:
+    """A declared type as Postgres spells it."""
+    short = {
+        "timestamptz": "timestamp with time zone",
+        "timestamp": "timestamp without time zone",
+        "time": "time without time zone",
+    }
+    numeric = declared.replace(" ", "")
+    if numeric.startswith("numeric(") and "," not in numeric:
+        return numeric.replace(")", ",0)")
+    return short.get(declared, numeric if numeric.startswith("numeric") else declared)
 
 
 def state_before(table: Table, *, inclusive: bool) -> sql.Composable:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NoReturn, TypeVar
 
 import psycopg
 from psycopg import sql
 
 from sluice import warehouse
 from sluice.declarations import Mode, Source, Table
-from sluice.errors import GateRefused, SluiceError, SourceUnavailable
+from sluice.errors import GateRefused, LedgerError, SluiceError, SourceUnavailable
 from sluice.loading import batch as batches
 from sluice.loading import contract, lease
 from sluice.loading.audit import audit_batch
@@ -20,6 +22,7 @@ from sluice.loading.landing import Landing, drop_landing
 from sluice.loading.publish import Published, publish_batch
 from sluice.readers import Read, Readiness, Unit, reader_of
 
+T = TypeVar("T")
 MAX_UNITS = 500  # per table and run; the next run takes the rest
 
 
@@ -43,23 +46,26 @@ def land(source: Source, table: Table, run: RunContext) -> list[int]:
         if not units and not run.interval:
             batches.mark_read(connection, source.source, table.name, run.run_id)
             connection.commit()
-        landed = (_land_unit(connection, source, table, unit, run) for unit in units)
-        return [batch_id for batch_id in landed if batch_id is not None]
+        landed, problems = [], []
+        for unit in units:
+            try:
+                landed.append(_land_unit(connection, source, table, unit, run))
+            except SluiceError as problem:
+                problems.append(problem)
+                if isinstance(problem, SourceUnavailable):
+                    break  # the next unit would not be had either
+    ids = [batch_id for batch_id in landed if batch_id is not None]
+    if problems:
+        _finish(ids, problems)
+    return ids
 
 
 def audit(batch_ids: list[int]) -> list[Batch]:
     """Judge landed batches. All are judged before the first refusal is raised, so that one bad unit holds up no
     other."""
-    judged, refusals = [], []
-    with warehouse.connect() as connection:
-        for batch_id in batch_ids:
-            try:
-                judged.append(audit_batch(connection, batch_id))
-            except GateRefused as refusal:
-                refusals.append(refusal)
-    if refusals:
-        publish([batch.batch_id for batch in judged])
-        raise GateRefused("\n".join(map(str, refusals)))
+    judged, problems = _each(batch_ids, audit_batch)
+    if problems:
+        _finish([batch.batch_id for batch in judged], problems)
     return judged
 
 
@@ -70,7 +76,44 @@ def publish(batch_ids: list[int]) -> list[Published]:
             (batches.get(connection, batch_id) for batch_id in batch_ids), key=lambda b: (b.effective_at, b.batch_id)
         )
         connection.rollback()
-        return [publish_batch(connection, batch.batch_id) for batch in known if batch.state in ("audited", "published")]
+    done, problems = _each([batch.batch_id for batch in known], publish_batch)
+    if problems:
+        raise _together(problems)
+    return done
+
+
+def _each(batch_ids: list[int], step: Callable[[psycopg.Connection, int], T]) -> tuple[list[T], list[SluiceError]]:
+    """Do a step with each batch, so that one that fails holds up no other."""
+    done, problems = [], []
+    with warehouse.connect() as connection:
+        for batch_id in batch_ids:
+            try:
+                done.append(step(connection, batch_id))
+            except SluiceError as problem:
+                connection.rollback()
+                problems.append(problem)
+            except psycopg.OperationalError:
+                raise  # the warehouse is gone: that is about no batch
+            except psycopg.Error as error:
+                connection.rollback()
+                problems.append(LedgerError(f"batch {batch_id}: {_primary(error)}; it was left as it was"))
+    return done, problems
+
+
+def _finish(batch_ids: list[int], problems: list[SluiceError]) -> NoReturn:
+    """Publish what can be, then raise what went wrong with the others."""
+    judged, more = _each(batch_ids, audit_batch)
+    known = sorted(judged, key=lambda batch: (batch.effective_at, batch.batch_id))
+    _, last = _each([batch.batch_id for batch in known], publish_batch)
+    raise _together([*problems, *more, *last])
+
+
+def _together(problems: list[SluiceError]) -> SluiceError:
+    """One error that says all; of the kind of the first, but worth a retry if one of them is."""
+    if len(problems) == 1:
+        return problems[0]
+    first = next((problem for problem in problems if problem.retryable), problems[0])
+    return type(first)("\n".join(map(str, problems)))
 
 
 def load(source: Source, table: Table, run: RunContext) -> list[Published]:
@@ -106,10 +149,10 @@ def _land_unit(connection: psycopg.Connection, source: Source, table: Table, uni
     )
     try:
         read = reader_of(table).read(source, table, unit, sink)
-    except (SluiceError, psycopg.Error) as error:
+    except Exception as error:
         connection.rollback()
         drop_landing(connection, batch_id)
-        message = str(error) if isinstance(error, SluiceError) else f"{type(error).__name__}: {_primary(error)}"
+        message = str(error) if isinstance(error, SluiceError) else _primary(error)
         batches.move(
             connection, batch_id, "refused" if isinstance(error, GateRefused) else "abandoned", verdict=message
         )
@@ -136,18 +179,35 @@ def _land_unit(connection: psycopg.Connection, source: Source, table: Table, uni
     return batch_id
 
 
-def _primary(error: psycopg.Error) -> str:
-    """The server's one-line message, which names objects and never holds a row's values."""
-    return error.diag.message_primary or type(error).__name__
+def _primary(error: Exception) -> str:
+    """What kind of error it is, and of which object. Not its message, which may hold a row's values."""
+    if not isinstance(error, psycopg.Error):
+        return type(error).__name__
+    parts = (error.diag.table_name, error.diag.column_name, error.diag.constraint_name)
+    about = " of " + ".".join(filter(None, parts)) if any(parts) else ""
+    return f"{type(error).__name__} ({error.sqlstate}){about}"
 
 
 def _abandon_earlier(connection: psycopg.Connection, source: str, table: str, unit: str) -> None:
-    """A crashed attempt of the same unit left its landing table behind."""
+    """Crashed attempts of the same unit, and of any whose lease has run out, left their landing tables behind."""
     left = connection.execute(
-        "select batch_id from ops.batch where (source, table_name, unit) = (%s, %s, %s) and state in ('landing', "
-        "'landed', 'audited')",
-        [source, table, unit],
+        """
+        select batch_id from ops.batch inner join ops.lease using (source, table_name, unit)
+        where source = %(source)s and table_name = %(table)s and state in ('landing', 'landed', 'audited')
+            and (unit = %(unit)s or expires_at < clock_timestamp())
+        """,
+        {"source": source, "table": table, "unit": unit},
     ).fetchall()
+    # what an earlier attempt rejected is judged again now
+    connection.execute(
+        """
+        update ops.quarantine set state = 'superseded', state_at = clock_timestamp()
+        where state = 'open' and batch_id in (
+            select batch_id from ops.batch where (source, table_name, unit) = (%s, %s, %s) and state = 'refused'
+        )
+        """,
+        [source, table, unit],
+    )
     for (batch_id,) in left:
         drop_landing(connection, batch_id)
         connection.execute("delete from ops.quarantine where batch_id = %s", [batch_id])
@@ -188,7 +248,12 @@ def _known(read: Read) -> dict[str, object]:
         "control_total": read.control_total,
         "watermark_from": read.watermark_from,
         "watermark_to": read.watermark_to,
-        "details": {"fields": read.fields, "constants": read.constants, "empty_is_null": read.empty_is_null},
+        "details": {
+            "fields": read.fields,
+            "constants": read.constants,
+            "empty_is_null": read.empty_is_null,
+            **({"keys": read.keys} if read.keys is not None else {}),
+        },
     }
 
 

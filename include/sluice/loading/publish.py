@@ -9,9 +9,11 @@ import psycopg
 from psycopg import sql
 
 from sluice.declarations import Mode, Table
+from sluice.errors import GateRefused, StaleLease
 from sluice.loading import batch as batches
 from sluice.loading import lease, log
-from sluice.loading.batch import Batch
+from sluice.loading.audit import judge_vanished
+from sluice.loading.batch import Batch, record_check
 from sluice.loading.landing import drop_landing, landing_table
 
 
@@ -40,20 +42,54 @@ class Published:
 def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
     """Publish one audited batch in one transaction. A batch that is published already stays as it is."""
     batch = batches.get(connection, batch_id, lock=True)
+    if batch.state == "refused":
+        raise GateRefused(f"batch {batch_id} ({batch.source}.{batch.table_name}, {batch.unit}): {batch.verdict}")
+    if batch.state not in ("audited", "published", "superseded"):
+        raise StaleLease(f"batch {batch_id} ({batch.unit}) is {batch.state}, not audited; nothing was published")
     if batch.state == "audited":
         _, table = batches.declared(batch)
         # one publisher per table: the state that a full extract is compared with must not move meanwhile
         connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sluice:log:{table.log_name}"])
         lease.check(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
+        rows = batch.rows_read - batch.rows_quarantined - batch.rows_duplicate
+        batches.must_be_whole(connection, batch, "rows", rows)
+        if "keys" in batch.details:
+            batches.must_be_whole(connection, batch, "keys", batch.details["keys"])
+        _judge_again(connection, table, batch)
         earlier = _active_of_unit(connection, batch)
         write = {Mode.APPEND: _append, Mode.CURSOR: _add_versions, Mode.FULL: _assert_state}[table.mode]
         applied, deleted = write(connection, table, batch, earlier)
         _keep_statistics(connection, table, applied)
-        _enter(connection, table, batch, applied, deleted, earlier if table.mode is not Mode.CURSOR else [])
+        # counted, not inferred: what landed and was neither applied nor rejected must be what the log held already
+        unchanged = 0 if table.mode is Mode.APPEND else rows - applied
+        _enter(
+            connection, table, batch, (applied, unchanged, deleted), earlier if table.mode is not Mode.CURSOR else []
+        )
         lease.release(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
         drop_landing(connection, batch_id)
     connection.commit()
     return _outcome(connection, batch_id)
+
+
+def _judge_again(connection: psycopg.Connection, table: Table, batch: Batch) -> None:
+    """Two extracts may have been audited before either was published; only now is it known what this one would
+    close."""
+    verdict = judge_vanished(connection, table, batch)
+    if verdict is not None and verdict.refused:
+        record_check(
+            connection,
+            batch,
+            verdict.name,
+            "fail",
+            observed=verdict.observed,
+            bound=verdict.bound,
+            message=verdict.message,
+        )
+        batches.add_details(connection, batch.batch_id, vanished=verdict.observed_count)
+        batches.refuse(connection, batch, verdict.message)
+        raise GateRefused(
+            f"batch {batch.batch_id} ({batch.source}.{batch.table_name}, {batch.unit}): {verdict.message}"
+        )
 
 
 def _active_of_unit(connection: psycopg.Connection, batch: Batch) -> list[int]:
@@ -75,7 +111,7 @@ def _keep_statistics(connection: psycopg.Connection, table: Table, applied: int)
 
 
 def _enter(
-    connection: psycopg.Connection, table: Table, batch: Batch, applied: int, deleted: int, replaced: list[int]
+    connection: psycopg.Connection, table: Table, batch: Batch, counts: tuple[int, int, int], replaced: list[int]
 ) -> None:
     """Books, watermark, sequence numbers: last, since the counter is shared by all and must be held briefly."""
     if batch.watermark_to and table.cursor:
@@ -88,13 +124,22 @@ def _enter(
             """,
             [batch.source, batch.table_name, batch.watermark_to, batch.batch_id],
         )
-    unchanged = batch.rows_read - applied - batch.rows_duplicate - batch.rows_quarantined
+    applied, unchanged, deleted = counts
     seq = connection.execute("select ops.next_seq()").fetchone()[0]  # type: ignore[index]
     if replaced:
         connection.execute(
             "update ops.batch set state = 'superseded', superseded_seq = %s, superseded_by = %s where batch_id = "
             "any(%s)",
             [seq, batch.batch_id, replaced],
+        )
+        # units that were found to hold what the replaced ones held must be read for themselves now
+        connection.execute(
+            """
+            update ops.batch set state = 'abandoned', verdict = 'what held its content was superseded'
+            where source = %s and table_name = %s and state = 'unchanged' and unit <> %s
+                and content_hash in (select content_hash from ops.batch where batch_id = any(%s))
+            """,
+            [batch.source, batch.table_name, batch.unit, replaced],
         )
         connection.execute(
             "update ops.quarantine set state = 'superseded', state_at = clock_timestamp() where batch_id = any(%s) "
@@ -136,25 +181,73 @@ def _append(connection: psycopg.Connection, table: Table, batch: Batch, earlier:
 
 
 def _add_versions(connection: psycopg.Connection, table: Table, batch: Batch, earlier: list[int]) -> tuple[int, int]:
-    """Versions that the log does not hold yet, then tombstones for keys that the scan no longer found."""
+    """Versions that the log does not hold yet; then tombstones for keys that the scan no longer found, and life for
+    those it did.
+
+    Without a declared `sequence`, a row that changed while its cursor did not (two changes within a second, a corrected
+    column) is a later version of the same instant: what was read later is what the source holds.
+    """
+    columns = sql.SQL(", ").join(
+        sql.SQL("landed.{}").format(sql.Identifier(name))
+        for name in (*table.columns, "_row_number", "_op", "_effective_at")
+    )
     rows = sql.SQL(
         """
-        select landed.* from {rows} as landed
-        where not exists (
-            select from {log} as log
-            where {same_key} and log._effective_at = landed._effective_at and log._sequence = landed._sequence
-                and log._row_hash = landed._row_hash and log._op = landed._op
-        )
+        select {columns}, {sequence} as _sequence, landed._row_hash, landed._rescued
+        from {rows} as landed
+        left join lateral (
+            select log._sequence, log._row_hash, log._op
+            from {log} as log
+            where {same_key} and log._effective_at = landed._effective_at {of_sequence}
+            order by log._sequence desc, log._row_hash desc
+            limit 1
+        ) as known on true
+        where known._row_hash is distinct from landed._row_hash or known._op is distinct from landed._op
         order by landed._row_number
         """
     ).format(
+        columns=columns,
         rows=landing_table(batch.batch_id, "rows"),
         log=log.relation(table),
         same_key=log.same_key(table, "log", "landed"),
+        sequence=sql.SQL("landed._sequence" if table.sequence else "coalesce(known._sequence + 1, 0)"),
+        of_sequence=sql.SQL(
+            "and log._sequence = landed._sequence and log._row_hash = landed._row_hash" if table.sequence else ""
+        ),
     )
     applied = connection.execute(_insert(table, batch.batch_id, rows)).rowcount
-    deleted = _bury(connection, table, batch, inclusive=True) if table.deletes.detect == "key_scan" else 0
-    return applied, deleted
+    if table.deletes.detect != "key_scan":
+        return applied, 0
+    deleted = _bury(connection, table, batch, inclusive=True)
+    return applied, deleted + _revive(connection, table, batch)
+
+
+def _revive(connection: psycopg.Connection, table: Table, batch: Batch) -> int:
+    """A key that the scan found, though the log has it deleted, came back with an older stamp: its last version
+    holds again."""
+    rows = sql.SQL(
+        """
+        select {columns}, 0::bigint as _row_number, 'upsert'::text as _op, %(instant)s::timestamptz as _effective_at,
+            state._sequence + 1 as _sequence, last._row_hash, last._rescued
+        from ({state}) as state
+        inner join (select distinct * from {keys}) as present on {present}
+        cross join lateral (
+            select log.* from {log} as log
+            where {same_key} and log._op = 'upsert'
+            order by log._effective_at desc, log._sequence desc, log._row_hash desc
+            limit 1
+        ) as last
+        where state._op = 'delete'
+        """
+    ).format(
+        columns=log.names(table.columns, "last"),
+        state=log.state_before(table, inclusive=True),
+        keys=landing_table(batch.batch_id, "keys"),
+        present=log.same_key(table, "present", "state"),
+        log=log.relation(table),
+        same_key=log.same_key(table, "log", "state"),
+    )
+    return connection.execute(_insert(table, batch.batch_id, rows), {"instant": batch.effective_at}).rowcount
 
 
 def _assert_state(connection: psycopg.Connection, table: Table, batch: Batch, earlier: list[int]) -> tuple[int, int]:

@@ -50,6 +50,7 @@ class Read:
     constants: dict[str, str] = field(default_factory=dict)
     empty_is_null: bool = False
     header: list[str] | None = None
+    keys: int | None = None  # how many keys a scan found
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from sluice.declarations import Mode, Source, Table
 from sluice.declarations.model import Files
 from sluice.errors import GateRefused, SourceUnavailable
 from sluice.readers.base import Digest, Interval, Read, Readiness, Sink, Unit, day_interval, overlaps
-from sluice.readers.jsonl import as_fields
+from sluice.readers.jsonl import as_fields, loads
 from sluice.readers.postgres import source_fields
 
 _BLOCK = 1 << 18
@@ -68,9 +68,13 @@ class FileReader:
             return Readiness(False, str(error))
         if not found:
             return Readiness(False, f"a file {files.path} at connection {files.connection}")
+        # one that stopped growing long ago is a leftover, and must not hold up the others for ever
+        since = datetime.now(UTC) - source.wait
         growing = [item for item in found if not _is_complete(files, item)]
-        if growing:
-            return Readiness(False, f"{_unit_name(files, growing[0])} at connection {files.connection} to be complete")
+        recent = [item for item in growing if item.changed_at is None or item.changed_at > since]
+        if recent or len(growing) == len(found):
+            waiting = _unit_name(files, (recent or growing)[0])
+            return Readiness(False, f"{waiting} at connection {files.connection} to be complete")
         return Readiness(True, "")
 
     def units(self, source: Source, table: Table, interval: Interval | None, watermark: str | None) -> list[Unit]:
@@ -233,7 +237,7 @@ def _local_copy(location: str) -> Iterator[Path]:
             with fsspec.open(location, "rb") as remote:
                 while block := remote.read(_BLOCK):
                     spool.write(block)
-        except (OSError, ValueError, TimeoutError) as error:
+        except Exception as error:  # every transport of fsspec has errors of its own
             raise SourceUnavailable(f"reading broke off ({type(error).__name__}); the file was left unread") from None
         spool.flush()
         yield Path(spool.name)
@@ -309,7 +313,7 @@ def _records(
     if file.read(3) != b"\xef\xbb\xbf":
         file.seek(0)
     lines = _Recorder(file, files.encoding)
-    reader, number = csv.reader(iter(lines), delimiter=files.delimiter), -1
+    reader, number = csv.reader(iter(lines), delimiter=files.delimiter, strict=True), -1
     while True:
         number += 1
         lines.raw = b""
@@ -318,6 +322,11 @@ def _records(
         except StopIteration:
             return
         except csv.Error as error:
+            if "unexpected end" in str(error):
+                raise GateRefused(
+                    f"a quote that opens in record {number} is never closed, so that nobody can say where the records "
+                    "after it begin; the whole file was left unread"
+                ) from None
             record, problem = [], ("CSV", str(error))
         else:
             problem = _damage(record, width, lines.raw)
@@ -375,7 +384,10 @@ def _object(line: bytes) -> tuple[dict[str, Any] | None, tuple[str, str]]:
     if "\\u0000" in text or "\0" in text:
         return None, ("NUL_BYTE", "a NUL character, which text in Postgres can't hold")
     try:
-        item = json.loads(text)
+        item = loads(text)
+        json.dumps(item, ensure_ascii=False).encode()  # a lone surrogate is a character that no encoding has
+    except UnicodeEncodeError:
+        return None, ("ENCODING", "half of a surrogate pair")
     except ValueError as error:
         return None, ("JSON", f"not JSON: {getattr(error, 'msg', 'unreadable')}")
     if not isinstance(item, dict):

@@ -1,4 +1,4 @@
-"""JSON objects as the text fields of a landing row."""
+"""JSON objects as the text fields of a landing row. Numbers keep their digits: 0.10 stays 0.10."""
 
 from __future__ import annotations
 
@@ -6,11 +6,22 @@ import json
 from typing import Any
 
 
+class Number(str):
+    """A JSON number as it was written."""
+
+    __slots__ = ()
+
+
+def loads(text: str | bytes) -> Any:
+    """Parse JSON; numbers with a fraction or an exponent stay as they were written. Raises `ValueError`."""
+    return json.loads(text, parse_float=Number, parse_constant=Number)
+
+
 def as_fields(item: dict[str, Any], fields: list[str]) -> list[str | None]:
     """The item's values in the order of `fields`; what the contract does not know goes into `_rescued` as JSON."""
     known = set(fields)
     rest = {name: value for name, value in item.items() if name not in known}
-    return [(_text(rest) if rest else None) if name == "_rescued" else _text(item.get(name)) for name in fields]
+    return [(_dump(rest) if rest else None) if name == "_rescued" else _text(item.get(name)) for name in fields]
 
 
 def _text(value: Any) -> str | None:
@@ -19,5 +30,16 @@ def _text(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False)
+        return _dump(value)
     return str(value)
+
+
+def _dump(value: Any) -> str:
+    """Back to JSON, with the numbers as they were written."""
+    if isinstance(value, Number):
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(str(name))}: {_dump(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_dump, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)

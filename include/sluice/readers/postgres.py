@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from sluice.declarations import Mode, Source, Table
-from sluice.errors import SourceUnavailable
+from sluice.errors import SluiceError, SourceUnavailable
 from sluice.readers.base import Digest, Interval, Read, Readiness, Sink, Unit, connect, now
 
 _OLDEST_OPEN = """
@@ -55,6 +55,8 @@ class PostgresReader:
         fields = source_fields(table)
         result, digest = Read(fields), Digest()
         with connect(_conn_id(table), autocommit=True) as connection:
+            if table.cursor and source.clock is None:
+                _must_see_other_sessions(connection, table)
             clock = _clock(connection) if source.clock is None else now(source)
             oldest = connection.execute(_OLDEST_OPEN).fetchone()[0] if source.clock is None else None
             with connection.transaction():
@@ -62,13 +64,32 @@ class PostgresReader:
                 sink.create(fields)
                 sink.copy(digest.over(_copy(connection, _select(table, unit, fields))), "format text")
                 if table.deletes.detect == "key_scan":
-                    sink.keys(_copy(connection, _select_keys(table)))
+                    result.keys = sink.keys(digest.over(_copy(connection, _select_keys(table))))
         if table.cursor and unit.location != "interval":
             reached = min(clock, oldest.astimezone(UTC)) if oldest else clock
             result.watermark_from = unit.location or None
             result.watermark_to = (reached - table.cursor.overlap).isoformat()
         result.content_hash, result.bytes_read = digest.hex(), digest.size
         return result
+
+
+def _must_see_other_sessions(connection: psycopg.Connection, table: Table) -> None:
+    """Where it can't be seen when others' transactions began, the watermark would lose their rows in silence."""
+    may, standby, user = connection.execute(
+        "select pg_has_role('pg_read_all_stats', 'usage'), pg_is_in_recovery(), current_user"
+    ).fetchone()  # type: ignore[misc]
+    if not may:
+        raise SluiceError(
+            f"{table.log_name}: the user {user} of connection {_conn_id(table)} can't see when other transactions "
+            f"began, "
+            f"and rows would be lost; nothing was read. At the source: grant pg_read_all_stats to {user}"
+        )
+    if standby:
+        raise SluiceError(
+            f"{table.log_name}: connection {_conn_id(table)} is a standby, where the primary's open transactions "
+            f"can't be "
+            "seen, and rows would be lost; nothing was read. Name the primary, or declare a clock and an overlap"
+        )
 
 
 def source_fields(table: Table) -> list[str]:

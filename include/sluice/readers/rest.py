@@ -15,7 +15,7 @@ from sluice import settings
 from sluice.declarations import Source, Table
 from sluice.errors import SluiceError, SourceUnavailable
 from sluice.readers.base import Digest, Interval, Read, Readiness, Sink, Unit, day_interval, days, now, overlaps
-from sluice.readers.jsonl import as_fields
+from sluice.readers.jsonl import as_fields, loads
 from sluice.readers.postgres import source_fields
 
 _MAX_WAIT = 60.0  # seconds; a source that asks for longer is unavailable
@@ -67,27 +67,40 @@ class RestReader:
         origin = table.origin.rest
         assert origin is not None
         params = {name: value.format(**unit.values) for name, value in origin.params.items()}
-        number, pages = 1, 1
+        where = f"{origin.path} at connection {origin.connection}"
+        path, number, pages = origin.path.format(**unit.values), 1, 1
+        announced: tuple[int | None, int] | None = None
         while number <= pages:
             if origin.page:
                 params[origin.page.param] = str(number)
                 if origin.page.size_param and origin.page.size:
                     params[origin.page.size_param] = str(origin.page.size)
-            body = _get(client, origin.path, params, origin.connection, origin.retries)
+            body = _get(client, path, params, origin.connection, origin.retries)
             items = body.get(origin.items)
             if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
                 raise SourceUnavailable(
-                    f"{origin.path} at connection {origin.connection}: page {number} has no list {origin.items!r}; "
-                    f"the whole unit "
-                    f"{unit.name} was left unread"
+                    f"{where}: page {number} has no list {origin.items!r}; the whole unit {unit.name} was left unread"
                 )
+            total = _whole(body, origin.total, where) if origin.total else None
+            pages = _whole(body, origin.page.pages, where) if origin.page else 1
+            if announced not in (None, (total, pages)):
+                # rows came or went between two pages, so that others moved across the edge of a page, unseen
+                raise SourceUnavailable(
+                    f"{where} changed while it was read: page {number} announces other totals than the pages before; "
+                    f"the whole unit {unit.name} was left unread"
+                )
+            announced, result.control_total = (total, pages), total
             for _ in digest.over([json.dumps(items, sort_keys=True).encode()]):
                 yield from items
-            if origin.total and isinstance(body.get(origin.total), int):
-                result.control_total = body[origin.total]
-            if origin.page:
-                pages = int(body.get(origin.page.pages) or 1)
             number += 1
+
+
+def _whole(body: dict[str, Any], field: str, where: str) -> int:
+    """A whole number that the body must hold; without it, nobody could say whether all of it was read."""
+    value = body.get(field)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SourceUnavailable(f"{where}: the field {field!r} is not a whole number; the whole unit was left unread")
+    return value
 
 
 def _by_day(table: Table) -> bool:
@@ -139,7 +152,7 @@ def _body(response: httpx.Response, where: str) -> dict[str, Any]:
     if response.status_code != 200:
         raise SourceUnavailable(f"{where} answered {response.status_code}; the whole unit was left unread")
     try:
-        body = json.loads(response.content, parse_float=_Number, parse_constant=str)
+        body = loads(response.content)
     except ValueError:
         kind = response.headers.get("content-type", "no content type")
         raise SourceUnavailable(
@@ -148,20 +161,6 @@ def _body(response: httpx.Response, where: str) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise SourceUnavailable(f"{where} answered 200 with JSON that is not an object; the whole unit was left unread")
     return body
-
-
-class _Number(float):
-    """A JSON number that keeps its digits: 1.10 stays 1.10."""
-
-    def __new__(cls, text: str) -> _Number:
-        number = super().__new__(cls, text)
-        number.text = text  # type: ignore[attr-defined]
-        return number
-
-    def __repr__(self) -> str:
-        return self.text  # type: ignore[attr-defined,no-any-return]
-
-    __str__ = __repr__
 
 
 def _retry_after(response: httpx.Response) -> float:
