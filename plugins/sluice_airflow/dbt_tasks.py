@@ -1,23 +1,32 @@
-"""Cosmos' operators for a model, a snapshot and a seed, run by `warm_dbt` instead of a copy of the project.
+"""Cosmos' operators for a model, a snapshot, a seed and tests, run by `warm_dbt` instead of a copy of the project.
 
 Cosmos still renders the graph, builds the command and templates `env`, `vars`, `select` and `full_refresh`.
 Left out of its `run_command`: the temporary copy of the project, `dbt deps`, the partial-parse cache,
 reading artifacts back for OpenLineage. A task here is one node, its tests run inside the transaction that
-builds it (macros/sluice/gate.sql), and the layers announce themselves by assets of their own.
+builds it (macros/sluice/gate.sql), and the layers announce themselves by assets of their own. Tests that no
+such transaction runs (of views, and singular ones) have one task per layer.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 from cosmos.constants import DbtResourceType
-from cosmos.operators.local import DbtRunLocalOperator, DbtSeedLocalOperator, DbtSnapshotLocalOperator
+from cosmos.operators.local import (
+    DbtRunLocalOperator,
+    DbtSeedLocalOperator,
+    DbtSnapshotLocalOperator,
+    DbtTestLocalOperator,
+)
 
+from sluice.gates.results import Check
 from sluice_airflow import warm_dbt
-from sluice_airflow.steps import statement_timeout
+from sluice_airflow.project import Test
+from sluice_airflow.steps import engine, statement_timeout
 
 log = logging.getLogger("sluice.dbt")
 
@@ -39,7 +48,11 @@ class _Warm:
             log.info("%s: %s (%s) in %.2f s", node.node.name, node.status, node.message, node.execution_time)
         self.compiled_sql = "\n\n".join(node.node.compiled_code or "" for node in nodes)
         self.overwrite_rtif_after_execution = True  # the SQL is shown under "Rendered Templates"
-        if not result.success:
+        self.judge(nodes, result.success, context)
+
+    def judge(self, nodes: list[Any], success: bool, context: Any) -> None:
+        """Raise if a node did not succeed."""
+        if not success:
             # A failed check is no accident that another try could mend; a lost connection is.
             failed = "\n".join(str(node.message) for node in nodes if node.status not in ("success", "skipped"))
             raise (AirflowFailException if "gate: " in failed else RuntimeError)(failed)
@@ -55,6 +68,63 @@ class SnapshotOperator(_Warm, DbtSnapshotLocalOperator):
 
 class SeedOperator(_Warm, DbtSeedLocalOperator):
     """One seed."""
+
+
+class TestsOperator(_Warm, DbtTestLocalOperator):
+    """The tests of a layer that no model runs itself. Each result becomes a row of `ops.gate_result`."""
+
+    def __init__(self, *, layer: str, tests: Sequence[Test], fingerprint: str, **kwargs: Any) -> None:
+        super().__init__(select=" ".join(test.name for test in tests), **kwargs)
+        self.layer, self.tests, self.fingerprint = layer, tuple(tests), fingerprint
+
+    def execute(self, context: Any, **_: Any) -> None:
+        """Run them; unlike Cosmos' own, count no warnings in the output."""
+        self.build_and_run_cmd(context=context, cmd_flags=self.add_cmd_flags())
+
+    def judge(self, nodes: list[Any], success: bool, context: Any) -> None:
+        """Record every result; a blocking test that did not pass fails the task."""
+        from sluice import warehouse
+        from sluice.gates import Verdict
+        from sluice.gates.layers import COMPLETE
+        from sluice.gates.results import record
+
+        verdict = Verdict("tests", checks_of(self.tests, nodes))
+        run_id = context["dag_run"].run_id
+        with engine(self.execution_timeout):
+            with warehouse.connect() as connection:
+                record(connection, run_id, verdict.gate, verdict.checks)
+                if not verdict.passed:
+                    # The gate after this task will not run. Without its verdict the next run would find nothing
+                    # pending, because the models have read all there is, and skip the tests that failed.
+                    told = f"{len(verdict.blocking)} of {len(verdict.checks)} tests before the gate block"
+                    summary = Check(COMPLETE, self.layer, "fail", observed=told, bound=self.fingerprint)
+                    record(connection, run_id, self.layer, [summary])
+            if verdict.blocking and not any(check.outcome == "fail" for check in verdict.blocking):
+                # None found a failing row: a lost connection or a lock, perhaps, that another try may mend.
+                raise RuntimeError("\n".join(str(check) for check in verdict.blocking))
+            verdict.require()
+
+
+def checks_of(tests: Iterable[Test], nodes: Iterable[Any]) -> list[Check]:
+    """One check per expected test. A test without a result is missing, which is not a pass."""
+    found = {node.node.name: node for node in nodes}
+    return [_check(test, found.get(test.name)) for test in tests]
+
+
+def _check(test: Test, result: Any) -> Check:
+    status = "missing" if result is None else str(result.status)
+    # `warn_if` lets a test of severity `error` end as a warning.
+    severity = "warn" if test.warns or status == "warn" else "block"
+    outcomes = {"pass": "pass", "fail": "fail", "warn": "fail", "error": "error"}
+    outcome: Any = outcomes.get(status, "missing")
+    return Check(
+        test.name,
+        test.object,
+        outcome,
+        severity,
+        failing_rows=None if result is None else result.failures,
+        message=None if outcome == "pass" or result is None else " ".join(str(result.message).split()),
+    )
 
 
 def _converter(operator: type[BaseOperator]) -> Any:

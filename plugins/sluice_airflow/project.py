@@ -1,4 +1,4 @@
-"""The dbt project as the DAG needs it: which models each layer has, and which code they are."""
+"""The dbt project as the DAG needs it: the models and separate tests of each layer, and which code they are."""
 
 from __future__ import annotations
 
@@ -19,6 +19,18 @@ SELECT = {
     "intermediate": ["path:models/intermediate"],
     "marts": ["path:models/marts"],
 }
+# Materializations that run the tests attached to them in their own transaction (macros/sluice/gate.sql).
+_GATED = ("convergent", "snapshot")
+
+
+@dataclass(frozen=True)
+class Test:
+    """A data test that no model runs itself: of a view, of a source, or a singular one."""
+
+    name: str
+    layer: str  # before whose gate it runs
+    object: str
+    warns: bool
 
 
 @dataclass(frozen=True)
@@ -26,11 +38,16 @@ class Project:
     """Every node that a run builds. `fingerprint` changes when a model, a test or a macro does."""
 
     models: tuple[Model, ...]
+    tests: tuple[Test, ...]
     fingerprint: str
 
     def layer(self, name: str) -> tuple[Model, ...]:
         """The models of one layer."""
         return tuple(model for model in self.models if model.layer == name)
+
+    def tests_before(self, gate: str) -> tuple[Test, ...]:
+        """The tests that a task of their own runs before the gate of a layer."""
+        return tuple(test for test in self.tests if test.layer == gate)
 
 
 def read_project(path: Path) -> Project:
@@ -51,7 +68,13 @@ def _read(path: Path, _modified: int) -> Project:
         for node in nodes
         if node["resource_type"] in ("model", "snapshot") and _layer(node) and _is_built(node)
     ]
-    return Project(tuple(sorted(models, key=lambda model: model.name)), _fingerprint(nodes, tree["macros"]))
+    known = {**tree["nodes"], **tree["sources"]}
+    tests = [_test(node, known) for node in nodes if node["resource_type"] == "test" and not _is_gated(node, known)]
+    return Project(
+        tuple(sorted(models, key=lambda model: model.name)),
+        tuple(sorted(tests, key=lambda test: test.name)),
+        _fingerprint(nodes, tree["macros"]),
+    )
 
 
 def _is_built(node: dict[str, Any]) -> bool:
@@ -70,6 +93,24 @@ def _model(node: dict[str, Any], sources: dict[str, Any]) -> Model:
     given = [sources[name] for name in node["depends_on"]["nodes"] if name in sources]
     log = (given[0]["source_name"], given[0]["name"]) if is_view and given else None
     return Model(node["name"], f"{node['schema']}.{node['alias']}", _layer(node) or "", is_view, log)
+
+
+def _is_gated(test: dict[str, Any], known: dict[str, Any]) -> bool:
+    attached = known.get(test.get("attached_node"))
+    return bool(attached and test.get("test_metadata") and attached["config"].get("materialized") in _GATED)
+
+
+def _test(node: dict[str, Any], known: dict[str, Any]) -> Test:
+    """What is read first is tested first: views of staging and sources before its gate, all else at the end."""
+    about = known.get(node.get("attached_node"))
+    if about is None and node.get("test_metadata"):
+        about = next((known[name] for name in node["depends_on"]["nodes"] if name in known), None)
+    warns = node["config"]["severity"].lower() == "warn"
+    if about is None:
+        return Test(node["name"], "marts", "marts", warns)
+    is_early = about["resource_type"] == "source" or _layer(about) == "staging"
+    relation = f"{about['schema']}.{about.get('alias') or about['name']}"
+    return Test(node["name"], "staging" if is_early else "marts", relation, warns)
 
 
 def _fingerprint(nodes: Any, macros: dict[str, Any]) -> str:

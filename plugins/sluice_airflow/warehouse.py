@@ -15,7 +15,7 @@ from sluice.declarations import Source
 from sluice.declarations.pools import DBT
 from sluice_airflow import warm_dbt
 from sluice_airflow.assets import marts_asset, staging_asset
-from sluice_airflow.dbt_tasks import NODE_CONVERTERS
+from sluice_airflow.dbt_tasks import NODE_CONVERTERS, TestsOperator
 from sluice_airflow.deadlines import deadline
 from sluice_airflow.gates import GateOperator, PendingOperator
 from sluice_airflow.project import LAYERS, SELECT, read_project
@@ -25,6 +25,13 @@ _OWNER = "warehouse"
 _SAFETY_NET = CronTriggerTimetable("17 * * * *", timezone="UTC")  # asset events can be lost
 _DEADLINE = timedelta(hours=2)
 _SHORT = timedelta(minutes=15)
+_OPERATOR_ARGS: dict[str, Any] = {
+    "append_env": True,
+    "emit_datasets": False,
+    "env": {"SLUICE_RUN_ID": "{{ dag_run.run_id }}"},
+    "install_deps": False,
+    "pool": DBT,
+}
 
 
 def warehouse_dag(sources: Iterable[Source], doc_md: str | None) -> DAG:
@@ -62,16 +69,31 @@ def warehouse_dag(sources: Iterable[Source], doc_md: str | None) -> DAG:
                 outlets=[marts_asset()] if layer == "marts" else [],
                 **code,
             )
+            built = before
             if project.layer(layer):
-                before >> _group(layer) >> gate
+                built = _group(layer)
+                before >> built
+            if tests := project.tests_before(layer):
+                run_tests = TestsOperator(
+                    task_id=f"test_{layer}",
+                    layer=layer,
+                    tests=tests,
+                    fingerprint=project.fingerprint,
+                    project_dir=str(warm_dbt.project_dir()),
+                    profile_config=_profile(),
+                    **_OPERATOR_ARGS,
+                )
+                built >> run_tests
+                built = run_tests
+            built >> gate
             before >> gate
             before = gate
     return dag
 
 
 def _group(layer: str) -> DbtTaskGroup:
-    """One task per model. Tests have none of their own: they run inside the transaction that builds their
-    model.
+    """One task per model. Its tests have none of their own: they run inside the transaction that builds it.
+    Those of views, and singular ones, run together before the gate.
     """
     place = warm_dbt.project_dir()
     return DbtTaskGroup(
@@ -79,9 +101,7 @@ def _group(layer: str) -> DbtTaskGroup:
         project_config=ProjectConfig(
             dbt_project_path=place, manifest_path=warm_dbt.manifest_path(), project_name="sluice"
         ),
-        profile_config=ProfileConfig(
-            profile_name="sluice", target_name="prod", profiles_yml_filepath=place / "profiles.yml"
-        ),
+        profile_config=_profile(),
         execution_config=ExecutionConfig(execution_mode=ExecutionMode.LOCAL, invocation_mode=InvocationMode.DBT_RUNNER),
         render_config=RenderConfig(
             load_method=LoadMode.DBT_MANIFEST,
@@ -89,11 +109,11 @@ def _group(layer: str) -> DbtTaskGroup:
             test_behavior=TestBehavior.NONE,
             node_converters=NODE_CONVERTERS,
         ),
-        operator_args={
-            "append_env": True,
-            "emit_datasets": False,
-            "env": {"SLUICE_RUN_ID": "{{ dag_run.run_id }}"},
-            "install_deps": False,
-            "pool": DBT,
-        },
+        operator_args=dict(_OPERATOR_ARGS),
+    )
+
+
+def _profile() -> ProfileConfig:
+    return ProfileConfig(
+        profile_name="sluice", target_name="prod", profiles_yml_filepath=warm_dbt.project_dir() / "profiles.yml"
     )

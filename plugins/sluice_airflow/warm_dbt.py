@@ -10,6 +10,7 @@ slower.
 from __future__ import annotations
 
 import gc
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -90,7 +91,8 @@ def preload() -> None:
     import dbt.adapters.postgres
     import dbt.compilation
     import dbt.task.run
-    import dbt.task.snapshot  # noqa: F401
+    import dbt.task.snapshot
+    import dbt.task.test  # noqa: F401
     from dbt_common.clients.jinja import template_cache
 
     try:
@@ -111,8 +113,14 @@ def preload() -> None:
 
 def _read(path: Path) -> Manifest:
     from dbt.contracts.graph.manifest import Manifest, WritableManifest
+    from dbt.contracts.graph.nodes import GenericTestNode
 
     found = Manifest.from_writable_manifest(WritableManifest.read_and_check_versions(str(path)))
+    # dbt reads each generic test as a singular one, the first type that fits, and so without its metadata: such a
+    # test cannot be run, and our gates would not see it.
+    for key, node in json.loads(path.read_text(encoding="utf-8"))["nodes"].items():
+        if node.get("test_metadata"):
+            found.nodes[key] = GenericTestNode.from_dict(node)
     found.build_flat_graph()  # what `graph` is in our macros; dbt builds it only when it parses
     return found
 

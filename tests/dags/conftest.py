@@ -42,6 +42,7 @@ print("BAG" + json.dumps({
             "backoff": bool(task.retry_exponential_backoff),
             "teardown": task.is_teardown, "after": sorted(task.upstream_task_ids),
             "outlets": sorted(outlet.name for outlet in task.outlets),
+            "select": str(getattr(task, "select", "")), "env": sorted(getattr(task, "env", None) or []),
         } for task in dag.tasks}} for dag in bag.dags.values()},
     "errors": {path: text for path, text in bag.import_errors.items()},
     "seconds": {stat.file: stat.duration.total_seconds() for stat in bag.dagbag_stats},

@@ -96,7 +96,9 @@ def test_the_warehouse_has_one_task_per_model_and_a_gate_after_each_layer(bag, m
     project = read_project(manifest)
     tasks = bag.dags["warehouse"]["tasks"]
     gates = [f"gate_{layer}" for layer in LAYERS]
-    assert set(tasks) == {"pending", *gates} | {f"{model.layer}.{model.name}" for model in project.models}
+    assert set(tasks) == {"pending", "test_staging", "test_marts", *gates} | {
+        f"{model.layer}.{model.name}" for model in project.models
+    }
 
     def before(task: str) -> set[str]:
         found = set(tasks[task]["after"])
@@ -110,6 +112,86 @@ def test_the_warehouse_has_one_task_per_model_and_a_gate_after_each_layer(bag, m
             assert "pending" in before(model)
             assert set(gates[:number]) <= before(model)
     assert tasks["gate_marts"]["outlets"] == ["marts"]
+
+    for layer in ("staging", "marts"):
+        tested = tasks[f"test_{layer}"]
+        assert {f"{layer}.{model.name}" for model in project.layer(layer)} <= before(f"test_{layer}")
+        assert f"test_{layer}" in tasks[f"gate_{layer}"]["after"]
+        assert (tested["type"], tested["owner"], tested["pool"]) == ("TestsOperator", "warehouse", "dbt")
+        assert tested["select"].split() == [test.name for test in project.tests_before(layer)]
+        assert "SLUICE_RUN_ID" in tested["env"]
+
+
+def test_every_test_runs_in_the_transaction_of_its_model_or_in_a_task_of_its_own(manifest):
+    import json
+
+    from sluice_airflow.project import read_project
+
+    project = read_project(manifest)
+    nodes = json.loads(manifest.read_text())["nodes"]
+    tests = [node for node in nodes.values() if node["resource_type"] == "test"]
+    attached = {test["name"]: nodes.get(test.get("attached_node")) for test in tests}
+    gated = {
+        name for name, node in attached.items() if node and node["config"]["materialized"] in ("convergent", "snapshot")
+    }
+    apart = {test.name: test for test in project.tests}
+    assert set(apart) | gated == set(attached)
+    assert not set(apart) & gated
+    for name, test in apart.items():
+        node = attached[name]
+        is_staging = bool(node) and node["original_file_path"].startswith("models/staging/")
+        assert test.layer == ("staging" if is_staging else "marts")
+        assert test.object == (f"{node['schema']}.{node['alias']}" if node else "marts")
+    assert set(project.tests_before("staging")) | set(project.tests_before("marts")) == set(project.tests)
+
+
+def test_the_manifest_in_memory_keeps_what_the_gates_need_to_find_their_tests(manifest, monkeypatch):
+    import json
+
+    from sluice_airflow import warm_dbt
+
+    monkeypatch.setenv("SLUICE_DBT_MANIFEST", str(manifest))
+    monkeypatch.setattr(warm_dbt, "_loaded", None)
+    expected = {
+        key: (node["test_metadata"]["name"], node["attached_node"])
+        for key, node in json.loads(manifest.read_text())["nodes"].items()
+        if node.get("test_metadata")
+    }
+
+    loaded = warm_dbt.manifest().flat_graph["nodes"]  # what `graph.nodes` is in macros/sluice/gate.sql
+
+    assert len(expected) > 100
+    assert {
+        key: (node["test_metadata"]["name"], node["attached_node"])
+        for key, node in loaded.items()
+        if node.get("test_metadata")
+    } == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "warns", "verdict", "blocks"),
+    [
+        ("pass", False, "pass", False),
+        ("fail", False, "fail", True),
+        ("error", False, "error", True),
+        ("skipped", False, "missing", True),
+        (None, False, "missing", True),
+        ("warn", False, "fail", False),  # `warn_if`
+        ("warn", True, "fail", False),
+        ("error", True, "error", False),
+    ],
+)
+def test_a_test_that_did_not_pass_blocks_unless_it_only_warns(status, warns, verdict, blocks):
+    from types import SimpleNamespace
+
+    from sluice_airflow.dbt_tasks import checks_of
+    from sluice_airflow.project import Test
+
+    node = SimpleNamespace(node=SimpleNamespace(name="t"), status=status, failures=3, message="Got 3\n  results")
+    (check,) = checks_of([Test("t", "marts", "marts", warns)], [node] if status else [])
+
+    assert (check.name, check.outcome, check.blocks) == ("t", verdict, blocks)
+    assert "t on marts" in str(check)
 
 
 def test_the_manifest_shows_the_fingerprint_of_the_code(manifest, tmp_path):
