@@ -2,10 +2,19 @@
     Views are replaced in place. dbt's own materialization makes a new one and drops the old one with everything that hangs on it:
     running one staging model alone would take the views above it away, an analyst's among them.
     Where the columns are no longer the same or more, there is no other way, and dbt's way is taken.
+
+    `--empty` leaves what is there alone: a view without rows would tell the models above it that there is nothing new.
+    Where there is nothing yet, the view is made without the limit that `--empty` puts on what it reads.
 -#}
 {% materialization view, adapter='postgres' %}
     {%- set existing = load_cached_relation(this) -%}
     {%- set target = this.incorporate(type='view') -%}
+    {%- if flags.EMPTY and existing is not none -%}
+        {%- call statement('main') -%} select * from ({{ sql ~ '\n' }}) as probe where false {%- endcall -%}
+        {%- do adapter.commit() -%}
+        {{ return({'relations': [existing]}) }}
+    {%- endif -%}
+    {%- set sql = modules.re.sub('\\(select \\* from (\\S+) where false limit 0\\)', '(select * from \\1)', sql) if flags.EMPTY else sql -%}
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
 
@@ -31,7 +40,7 @@
 {#- Whether the columns of the view are the first of the query's, with the same names and types. -#}
 {% macro view_can_be_replaced(view, sql) %}
     {%- set wanted = [] -%}
-    {%- for column in get_column_schema_from_query('select * from (' ~ sql ~ ') as probe where false') -%}
+    {%- for column in get_column_schema_from_query('select * from (' ~ sql ~ '\n) as probe where false') -%}
         {%- do wanted.append((column.name, column.data_type)) -%}
     {%- endfor -%}
     {%- set present = [] -%}

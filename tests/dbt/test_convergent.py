@@ -177,3 +177,185 @@ def test_runs_after_any_history_equal_a_build_from_nothing(small: Small, seed: i
         assert (
             small.query(f"(table {one} except all table {two}) union all (table {two} except all table {one})") == []
         ), table
+
+
+def edit(small: Small, path: str, old: str, new: str) -> None:
+    file = small.folder / "models" / path
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+
+
+def state(small: Small, model: str = "fct_order") -> tuple:
+    return small.query(f"select state from ops.model_run where model = '{model}' order by model_run_id desc limit 1")[0]
+
+
+def with_a_view_between(small: Small) -> None:
+    path = small.folder / "models" / "staging" / "int_orders.sql"
+    path.write_text("select *, 1 as step from {{ current_rows(ref('stg_shop__orders'), 'order_id') }}")
+    edit(
+        small,
+        "marts/fct_order.sql",
+        "{{ current_rows(ref('stg_shop__orders'),'order_id') }}",
+        "{{ ref('int_orders') }}",
+    )
+    edit(small, "marts/fct_order.sql", "orders.amount,", "orders.amount * orders.step as amount,")
+
+
+def test_a_changed_view_in_between_reaches_the_model(small: Small) -> None:
+    with_a_view_between(small)
+    small.publish("orders", [order(2, 1, 1, amount=5)])
+    small.build()
+    small.build()
+    assert state(small) == ("unchanged",)
+    edit(small, "staging/int_orders.sql", "1 as step", "2 as step")
+    small.build()
+    assert small.query("select amount from marts.fct_order") == [(10,)]
+    edit(
+        small,
+        "staging/stg_shop__orders.sql",
+        "customer_id, amount,",
+        "customer_id, (amount + 1)::numeric(12,2) as amount,",
+    )
+    small.build()
+    assert small.query("select amount from marts.fct_order") == [(12,)]
+    small.build()
+    assert state(small) == ("unchanged",)
+
+
+def test_an_empty_build_leaves_views_and_watermarks_alone(small: Small) -> None:
+    with_a_view_between(small)
+    small.build("--empty")
+    small.publish("orders", [order(2, 1, 1)])
+    assert small.query("select order_id from staging.int_orders") == [(1,)], "a view made by --empty shows rows"
+    small.build()
+    small.publish("orders", [order(3, 2, 1)])
+    small.build("--empty")
+    assert small.query("select count(*) from staging.int_orders") == [(2,)]
+    done = small.dbt("run", "--select", "dim_customer", "fct_order")
+    assert done.success, done.text
+    assert [row[0] for row in facts(small)] == [1, 2]
+    assert small.query("select count(*) from pg_indexes where indexname = 'fct_order__grain'") == [(1,)]
+
+
+@pytest.mark.parametrize("column", ["order_id", "customer_id"])
+def test_a_row_without_its_key_is_refused(small: Small, column: str) -> None:
+    edit(small, "marts/fct_order.sql", "unique_key='order_id'", "unique_key=['order_id','customer_id']")
+    edit(small, "marts/fct_order.sql", "touched_by={'stg", "recompute_by='customer_id',touched_by={'stg")
+    edit(small, "marts/fct_order.sql", "'stg_shop__orders':'order_id'", "'stg_shop__orders':'customer_id'")
+    edit(small, "marts/fct_order.sql", "select orders.order_id", "select nullif(orders.order_id, 9) as order_id")
+    small.publish("orders", [order(2, 1, 1), order(2, 2, 1)])
+    small.build()
+    small.publish("orders", [order(3, 8, None) if column == "customer_id" else order(3, 9, 1)])  # type: ignore[arg-type]
+    done = small.dbt("run", "--select", "+fct_order", "--exclude", "dim_customer")
+    assert not done.success
+    assert "would hold rows with NULL in (order_id, customer_id)" in done.text
+    assert small.query("select count(*) from marts.fct_order") == [(2,)]
+
+
+@pytest.mark.parametrize("kind", ["seed", "table", "incremental", "source"])
+def test_an_input_that_leaves_no_trace_of_changes_is_refused(small: Small, kind: str) -> None:
+    if kind == "seed":
+        (small.folder / "seeds").mkdir()
+        (small.folder / "seeds" / "blind.csv").write_text("order_id\n1\n")
+    elif kind != "source":
+        (small.folder / "models" / "marts" / "blind.sql").write_text(
+            "{{ config(materialized='" + kind + "') }} select 1 as order_id"
+        )
+    reference = "source('shop', 'orders')" if kind == "source" else "ref('blind')"
+    path = small.folder / "models" / "marts" / "fct_order.sql"
+    path.write_text(path.read_text() + " where orders.order_id in (select order_id from {{ " + reference + " }})")
+    small.publish("orders", [order(2, 1, 1)])
+    done = small.dbt("build")
+    assert not done.success
+    assert f"fct_order reads the {kind} {'shop.orders' if kind == 'source' else 'blind'}" in done.text
+
+
+def test_a_changed_grain_replaces_its_index(small: Small) -> None:
+    small.publish("orders", [order(2, 1, 1), order(2, 2, 1)])
+    small.build()
+    fan = "from orders cross join (values (1), (2)) as twice(part) left join"
+    edit(small, "marts/fct_order.sql", "from orders left join", fan)
+    edit(small, "marts/fct_order.sql", "orders.amount,", "orders.amount, twice.part,")
+    edit(
+        small, "marts/fct_order.sql", "unique_key='order_id'", "unique_key=['order_id','part'],recompute_by='order_id'"
+    )
+    small.build()
+    assert small.query("select order_id, part from marts.fct_order order by 1, 2") == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    edit(small, "marts/fct_order.sql", fan, "from orders cross join (values (1)) as twice(part) left join")
+    edit(
+        small, "marts/fct_order.sql", "unique_key=['order_id','part'],recompute_by='order_id'", "unique_key='order_id'"
+    )
+    small.build()
+    assert small.query("select order_id, part from marts.fct_order order by 1, 2") == [(1, 1), (2, 1)]
+    small.build()
+    assert state(small) == ("unchanged",)
+
+
+def test_a_changed_type_reaches_the_table(small: Small) -> None:
+    def column_type() -> str:
+        return str(
+            small.query(
+                "select format_type(atttypid, atttypmod) from pg_attribute"
+                " where attrelid = 'marts.fct_order'::regclass and attname = 'amount'"
+            )[0][0]
+        )
+
+    small.publish("orders", [order(2, 1, 1, amount=5)])
+    small.build()
+    assert column_type() == "numeric(12,2)"
+    edit(small, "marts/fct_order.sql", "orders.amount,", "(orders.amount / 8)::numeric(12,4) as amount,")
+    small.build()
+    assert column_type() == "numeric(12,4)"
+    assert str(small.query("select amount from marts.fct_order")[0][0]) == "0.6250"
+    edit(
+        small, "marts/fct_order.sql", "(orders.amount / 8)::numeric(12,4) as amount,", "'x' || orders.amount as amount,"
+    )
+    edit(small, "marts/m.yml", 'is_true: {arguments: {expression: ">= 0"}}', "not_null")
+    small.build()
+    edit(small, "marts/fct_order.sql", "'x' || orders.amount as amount,", "orders.amount,")
+    small.build()
+    assert column_type() == "numeric(12,2)", "also where the values present have no counterpart"
+    small.build()
+    assert state(small) == ("unchanged",)
+
+
+def test_a_contract_holds_for_a_table_that_exists(small: Small) -> None:
+    small.publish("orders", [order(2, 1, 1)])
+    small.build()
+    edit(small, "marts/dim_customer.sql", "name, dbt_valid_from", "name, 1 as extra, dbt_valid_from")
+    edit(small, "marts/dim_customer.sql", "null, '-infinity'", "null, 1, '-infinity'")
+    done = small.dbt("run")
+    assert not done.success
+    assert "contract" in done.text
+
+
+def test_two_first_builds_at_once_take_turns(small: Small, warehouse_url: str) -> None:
+    small.publish("orders", [order(2, 1, 1)])
+    small.build("--exclude", "fct_order")
+    with psycopg.connect(warehouse_url) as other:
+        other.execute("select pg_advisory_xact_lock(hashtextextended('sluice:marts.fct_order', 0))")
+        outcome = []
+        thread = threading.Thread(target=lambda: outcome.append(small.dbt("run", "--select", "fct_order")))
+        thread.start()
+        waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+        while small.query(waiting) == [(0,)] and thread.is_alive():
+            thread.join(0.05)
+        other.execute(
+            "create table marts.fct_order (order_id bigint, customer_id bigint, customer_key uuid,"
+            " amount numeric(12,2), ordered_at timestamptz)"
+        )
+    thread.join()
+    assert outcome[0].success, outcome[0].text
+    assert [row[0] for row in facts(small)] == [1]
+
+
+def test_a_query_may_end_with_a_comment(small: Small) -> None:
+    for name in ("marts/fct_order.sql", "marts/dim_customer.sql", "staging/stg_shop__orders.sql"):
+        path = small.folder / "models" / name
+        path.write_text(path.read_text().rstrip() + " -- the end")
+    small.publish("orders", [order(2, 1, 1)])
+    for arguments in ([], [], ["--empty"]):
+        small.build(*arguments)
+    small.publish("orders", [order(3, 2, 1)])
+    small.build()
+    assert [row[0] for row in facts(small)] == [1, 2]

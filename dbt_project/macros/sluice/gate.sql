@@ -48,13 +48,13 @@
 
 
 {% macro sluice_run_test(test, rows) %}
-    {{ return(run_query('select count(*) from (' ~ sluice_test_sql(test, rows) ~ ') as failing')[0][0] | int) }}
+    {{ return(run_query('select count(*) from (' ~ sluice_test_sql(test, rows) ~ '\n) as failing')[0][0] | int) }}
 {% endmacro %}
 
 
 {#- Up to five keys of failing rows. Keys only: another column may hold a personal value. -#}
 {% macro sluice_sample(test, rows, keys) %}
-    {%- set sql = 'select * from (' ~ sluice_test_sql(test, rows) ~ ') as failing' -%}
+    {%- set sql = 'select * from (' ~ sluice_test_sql(test, rows) ~ '\n) as failing' -%}
     {%- set present = get_columns_in_query(sql ~ ' where false') -%}
     {%- for key in keys if key not in present -%}{{ return('') }}{%- endfor -%}
     {%- set found = run_query('select jsonb_build_array(' ~ keys | join(', ') ~ ')::text from (' ~ sql ~ ') as sample limit 5') -%}

@@ -16,6 +16,8 @@
             ~ 'When a version became true is known from the change log, so the timestamp strategy has no meaning here.'
         ) -%}
     {%- endif -%}
+    {%- do sluice_refuse_blind_inputs(model) -%}
+    {%- set sql = sql ~ '\n' -%}
     {%- set inputs = [] -%}
     {%- for node_id in model.depends_on.nodes -%}
         {%- do inputs.append(graph.nodes[node_id].name) -%}
