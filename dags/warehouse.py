@@ -2,8 +2,8 @@
 
 Builds the warehouse from the change logs: **staging** (views) → **snapshots** (one history per entity) →
 **intermediate** (views) → **marts** (dimensions and facts). One task is one dbt model; its tests run inside
-the transaction that builds it. A gate stands after each layer and fails when a model has no result in this
-run, or a blocking check did not pass.
+the transaction that builds it; `test_staging` and `test_marts` run the tests that belong to no such model. A
+gate stands after each layer and fails when a model has no result in this run, or a blocking check did not pass.
 
 It starts when a source announces new rows, and every hour, because announcements can be lost. A run reads
 everything that is published and not yet read. When nothing is, `pending` skips the rest and says so in

@@ -51,3 +51,14 @@ def test_freshness_is_judged_from_the_ledger(warehouse):
         ("staging.demo__never", "missing"),
         ("staging.demo__stale", "fail"),
     ]
+
+
+def test_a_source_that_nobody_reads_yet_is_said_and_alarms_nobody(warehouse):
+    verdict = judge_freshness([SOURCE], "f2")
+    assert verdict.passed
+    assert {(check.outcome, check.severity) for check in verdict.checks} == {("missing", "warn")}
+    warehouse.execute(
+        "insert into ops.batch (source, table_name, unit, state, mode, run_id)"
+        " values ('demo', 'stale', 'u', 'abandoned', 'full', 'i')"
+    )
+    assert not judge_freshness([SOURCE], "f3").passed, "a source that was tried and never read is an alarm"

@@ -37,7 +37,20 @@ def _check(connection: psycopg.Connection, source: Source, table: str, allowed: 
     last, seconds = connection.execute(_LAST, (source.source, table)).fetchone() or (None, None)
     name = f"staging.{source.source}__{table}"
     if last is None:
-        return Check("is_fresh", name, "missing", bound=str(allowed), message=f"never read; ask {source.owner}")
+        # a source that nobody has tried to read yet is not in use, which is worth a word and no alarm
+        tried = connection.execute("select 1 from ops.batch where source = %s limit 1", [source.source]).fetchone()
+        read = connection.execute("select 1 from ops.table_read where source = %s limit 1", [source.source]).fetchone()
+        in_use = bool(tried or read)
+        return Check(
+            "is_fresh",
+            name,
+            "missing",
+            severity="block" if in_use else "warn",
+            bound=str(allowed),
+            message=f"never read; ask {source.owner}"
+            if in_use
+            else f"{source.source} was never read: it is not in use yet",
+        )
     age = timedelta(seconds=seconds)
     return Check(
         "is_fresh",
