@@ -132,7 +132,7 @@ def _type_rules(name: str, column: Column, text: sql.Composable) -> list[Rule]:
     kind = column.type
     if kind == "text":
         return []
-    rules = [Rule("TYPE", name, f"is not a {kind}", sql.SQL("not pg_input_is_valid({}, {})").format(text, kind))]
+    rules = [Rule("TYPE", name, f"is not of type {kind}", sql.SQL("not pg_input_is_valid({}, {})").format(text, kind))]
     if kind.startswith("numeric") or kind in ("real", "double precision"):
         not_finite = sql.SQL("({0})::double precision in ('NaN', 'Infinity', '-Infinity')")
         if kind.startswith("numeric"):

@@ -33,6 +33,8 @@ def environment(layout: Layout) -> dict[str, str]:
         **dbt_environment(layout.dbt_project, url),
         "PATH": path,
         "SLUICE_SCHEMA_PREFIX": os.environ.get("SLUICE_SCHEMA_PREFIX") or f"dev_{user}",
+        # tests that need models which were not selected wait until those are built
+        "DBT_INDIRECT_SELECTION": os.environ.get("DBT_INDIRECT_SELECTION") or "buildable",
         "DBT_TARGET_PATH": f"target/dev_{user}",  # Airflow's tasks go on using target/manifest.json
     }
 

@@ -75,6 +75,7 @@ class Session:
         return stack
 
     def _preflight(self) -> None:
+        self._declared()  # a fault in a declaration is known at once, not after everything has been started
         preflight.check_disk(self.layout.state)
         for port, what, variable in (
             (self.layout.web_port, "Airflow's web UI", "SLUICE_WEB_PORT"),
