@@ -45,13 +45,18 @@ def test_the_first_pass_succeeded_and_said_what_it_did(running: Running) -> None
 
 
 def test_the_books_of_every_batch_balance(running: Running) -> None:
-    assert running.query(
-        "select count(*), count(*) filter (where rows_read = rows_applied + rows_unchanged + rows_duplicate + "
-        "rows_quarantined + rows_late)"
-        " from ops.batch where state in ('published', 'superseded') having count(*) = "
-        " count(*) filter (where rows_read = rows_applied + rows_unchanged + rows_duplicate + rows_quarantined + "
-        "rows_late)"
-    )
+    """Not by the ledger's own sums, which a constraint holds, but by the rows that each batch has in its log."""
+    logs = running.query("select distinct source, table_name from ops.batch where state in ('published', 'superseded')")
+    assert len(logs) >= 11
+    for source, table in logs:
+        wrong = running.query(
+            "select batch_id, rows_applied, rows_deleted from ops.batch where source = %s and table_name = %s"
+            " and state in ('published', 'superseded') and rows_applied + rows_deleted <>"
+            f" (select count(*) from staging.{source}__{table} as log where log._batch_id = batch.batch_id)",
+            source,
+            table,
+        )
+        assert wrong == [], f"{source}.{table}"
 
 
 def test_order_lines_equal_the_shops_own(running: Running) -> None:

@@ -27,7 +27,7 @@ create table if not exists ops.batch (
         state in ('landing', 'landed', 'audited', 'published', 'superseded', 'unchanged', 'refused', 'abandoned')
     ),
     mode text not null check (mode in ('append', 'full', 'cursor')),
-    part text not null default 'unit' check (part in ('unit', 'supplement', 'replay')),
+    part text not null default 'unit' check (part in ('unit', 'supplement')),
     run_id text not null,
     lease_token bigint,
     -- what was read
