@@ -10,6 +10,7 @@ import typer
 from sluice import warehouse
 from sluice.cli.common import show
 from sluice.errors import SluiceError
+from sluice.loading.batch import STATES
 
 app = typer.Typer(no_args_is_help=True, help="Batches: the units that were read, and what became of them.")
 
@@ -21,13 +22,14 @@ def list_batches(
     limit: Annotated[int, typer.Option(min=1, help="How many, the latest first")] = 30,
 ) -> None:
     """The latest batches with their books."""
+    if state and state not in STATES:
+        raise typer.BadParameter(f"{state} is not a state of a batch; those are {', '.join(STATES)}")
     source, _, table = name.partition(".")
     with warehouse.connect() as connection:
         rows = connection.execute(
             """
             select batch_id, source || '.' || table_name, unit, state, rows_read, rows_applied, rows_unchanged,
-            rows_duplicate,
-                rows_quarantined, rows_late, rows_deleted, verdict
+                rows_duplicate, rows_quarantined, rows_late, rows_deleted, verdict
             from ops.batch
             where (%(source)s = '' or source = %(source)s) and (%(table)s = '' or table_name = %(table)s)
                 and (%(state)s = '' or state = %(state)s)

@@ -35,7 +35,8 @@ def load(
         try:
             done = load_table(source, table, run)
         except SluiceError as error:
-            print(f"{source.source}.{table.name}: {error}", file=sys.stderr)
+            name = f"{source.source}.{table.name}"  # most messages name it themselves
+            print(error if name in str(error) else f"{name}: {error}", file=sys.stderr)
             failed = True
             continue
         counts = [

@@ -1,5 +1,5 @@
 -- The ledger. Everything that decides what happens next is here, committed with the data it speaks of.
--- Idempotent: run at every start. A change to an existing table is a numbered file in migrations/.
+-- The base, idempotent: run when its text has changed. A change to an existing table is a numbered file in migrations/.
 
 create schema if not exists ops;
 create schema if not exists landing;

@@ -17,6 +17,9 @@ from sluice.errors import LandingLost, SluiceError
 from sluice.loading import lease
 from sluice.loading.landing import drop_landing, landing_table
 
+# as the check constraint of ops.batch lists them
+STATES = ("landing", "landed", "audited", "published", "superseded", "unchanged", "refused", "abandoned")
+
 
 @dataclass(frozen=True)
 class Batch:

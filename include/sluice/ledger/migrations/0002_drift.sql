@@ -1,0 +1,23 @@
+-- What a batch looked like, and what its contract said, so that an old batch stays readable when both have moved on.
+alter table ops.batch add column schema_hash text; -- of the fields that came, in their order
+
+create table ops.contract (
+    source text not null,
+    table_name text not null,
+    contract_hash text not null,
+    contract jsonb not null, -- the declaration of the table
+    first_seen timestamptz not null default clock_timestamp(),
+    primary key (source, table_name, contract_hash)
+);
+
+-- Columns that a log gained by `drift.new_column: evolve`; the declaration has the last word once it names them.
+create table ops.evolved_column (
+    source text not null,
+    table_name text not null,
+    column_name text not null,
+    field text not null,
+    type text not null,
+    batch_id bigint references ops.batch (batch_id),
+    created_at timestamptz not null default clock_timestamp(),
+    primary key (source, table_name, column_name)
+);
