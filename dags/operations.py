@@ -7,18 +7,22 @@ fails the task.
 **Connection**: the warehouse. **When it is red**: the log names the table, its age and whom to ask; run the
 table's ingest DAG, then clear the task. `sluice gate show --gate freshness` prints the same. It can be
 triggered at any time.
+
+Once a week, `verify` rebuilds all snapshots and marts from the change logs beside the live ones and compares them
+row for row, while normal runs go on. It is skipped on the other days, unless the parameter `verify` is set. When it is
+red, its log names the table, the rows and what to do; `sluice gate show --gate verify` prints the same.
 """
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import DAG, CronDataIntervalTimetable
+from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 from sluice_airflow.deadlines import deadline
-from sluice_airflow.gates import FreshnessOperator
+from sluice_airflow.gates import FreshnessOperator, VerifyOperator
 from sluice_airflow.steps import DEFAULTS
 
 with DAG(
     dag_id="operations",
-    description="Is everything as fresh as was promised?",
+    description="Is everything as fresh as was promised, and what its change logs say?",
     doc_md=__doc__,
     schedule=CronDataIntervalTimetable("0 7 * * *", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
@@ -26,6 +30,8 @@ with DAG(
     max_active_runs=1,
     default_args={**DEFAULTS, "owner": "operations"},
     tags={"operations"},
-    deadline=deadline("operations", "operations", timedelta(hours=1)),
+    params={"verify": Param(False, type="boolean", description="Verify now, though the last time is not a week ago")},
+    deadline=deadline("operations", "operations", timedelta(hours=4)),
 ) as dag:
     FreshnessOperator(task_id="freshness", execution_timeout=timedelta(minutes=15))
+    VerifyOperator(task_id="verify", every=timedelta(days=7), execution_timeout=timedelta(hours=3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import SkipMixin
@@ -98,3 +99,29 @@ class FreshnessOperator(EngineOperator):
             self.log.info("%s", check)
         if verdict.checks:
             verdict.require()
+
+
+class VerifyOperator(EngineOperator):
+    """Rebuild the warehouse from its change logs beside itself and compare, once every `every`; skipped between.
+
+    When the last one was is asked of the ledger: a day without a scheduler only moves it. The first is due so long
+    after the warehouse was first built.
+    """
+
+    def __init__(self, *, every: timedelta, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.every = every
+
+    def step(self, context: Any) -> None:
+        """Verify and record; a table that differs, or could not be compared, fails the task."""
+        from airflow.sdk.exceptions import AirflowSkipException
+
+        from sluice.verify import Budget, due, verify
+
+        if not context["params"].get("verify") and not due(self.every):
+            raise AirflowSkipException(f"the last verification is not yet {self.every.days} days old")
+        budget = Budget(time=(self.execution_timeout or timedelta(hours=1)) * 0.9)
+        verdict = verify(context["dag_run"].run_id, budget, self.log.info)
+        for check in verdict.checks:
+            self.log.info("%s", check)
+        verdict.require()

@@ -122,6 +122,16 @@ def test_the_warehouse_has_one_task_per_model_and_a_gate_after_each_layer(bag, m
         assert "SLUICE_RUN_ID" in tested["env"]
 
 
+def test_operations_verify_the_warehouse_apart_from_freshness(bag):
+    tasks = bag.dags["operations"]["tasks"]
+    assert (tasks["verify"]["type"], tasks["verify"]["after"], tasks["freshness"]["after"]) == (
+        "VerifyOperator",
+        [],
+        [],
+    )
+    assert tasks["verify"]["timeout"] > 3600
+
+
 def test_every_test_runs_in_the_transaction_of_its_model_or_in_a_task_of_its_own(manifest):
     import json
 

@@ -1,22 +1,36 @@
 {#-
     The change log of a declared table, as a thing to select from: rows of active batches only.
 
-    The inner select is for `--empty`, which gives the relation an alias of its own. The materializations switch `sluice.include_superseded` on for one query, to find the keys that a superseded batch touched.
-    `not in` is one lookup in a small hash and no join, so that the planner still reaches the log by any index of it.
-
         select * from {{ change_log(source('shop', 'orders')) }}
+
+    `set sluice.as_of_seq = '<number>'` shows the log as it was known at that sequence number of `ops.clock`: batches published
+    later are hidden, those superseded later are back. It is how `sluice verify` rebuilds from fixed inputs, and how a person
+    asks what was known before a correction. The materializations switch `sluice.include_superseded` on for one query, to find
+    the keys that a superseded batch touched.
+
+    The inner select is for `--empty`, which gives the relation an alias of its own. `not in` is one lookup in a small hash and
+    no join, so that the planner still reaches the log by any index of it.
 -#}
 {% macro change_log(relation) -%}
     (
         select log.*
         from (select * from {{ relation }}) as log
         where log._batch_id not in (
-            select superseded.batch_id
-            from ops.batch as superseded
-            where superseded.superseded_seq is not null
+            select hidden.batch_id
+            from ops.batch as hidden
+            where (
+                hidden.superseded_seq <= {{ as_of_seq() }}
                 and coalesce(current_setting('sluice.include_superseded', true), '') <> 'on'
+            )
+            or hidden.published_seq > {{ as_of_seq() }}
         )
     ) as change_log
+{%- endmacro %}
+
+
+{#- The sequence number up to which logs are read: all of it, unless the session says otherwise. -#}
+{% macro as_of_seq() -%}
+    coalesce(nullif(current_setting('sluice.as_of_seq', true), '')::bigint, 9223372036854775807)
 {%- endmacro %}
 
 

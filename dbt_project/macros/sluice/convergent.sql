@@ -82,7 +82,10 @@
         {#- As they are in the database, and not as the project has them: what is read is what counts. -#}
         {%- do parts.append(run_query("select string_agg(name || ':' || coalesce(pg_get_viewdef(to_regclass(name)), ''), ';' order by name) from unnest(array['" ~ views | join("', '") ~ "']) as name")[0][0]) -%}
     {%- endif -%}
-    {{ return(local_md5(parts | join('\n'))) }}
+    {#- The same code in schemas with a prefix is the same code. -#}
+    {%- set prefix = env_var('SLUICE_SCHEMA_PREFIX', '') -%}
+    {%- set text = parts | join('\n') -%}
+    {{ return(local_md5(text | replace(prefix ~ '_', '') if prefix else text)) }}
 {% endmacro %}
 
 

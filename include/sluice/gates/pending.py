@@ -44,7 +44,7 @@ def pending(run_id: str, models: Sequence[Model], fingerprint: str) -> Pending:
     """
     with warehouse.connect() as connection:
         reasons = (
-            *_unread(connection, models),
+            *unread(connection, models),
             *_gates_not_passed(connection, {model.layer for model in models}, fingerprint),
         )
         text = "; ".join(reasons[:5]) + (f"; and {len(reasons) - 5} more" if len(reasons) > 5 else "")
@@ -60,7 +60,8 @@ def pending(run_id: str, models: Sequence[Model], fingerprint: str) -> Pending:
     return Pending(reasons)
 
 
-def _unread(connection: psycopg.Connection, models: Sequence[Model]) -> list[str]:
+def unread(connection: psycopg.Connection, models: Sequence[Model]) -> list[str]:
+    """One sentence for each model and input that has something newer than what the model has read."""
     logs = {
         (source, table): seq
         for source, table, seq in connection.execute(

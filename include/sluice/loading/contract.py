@@ -182,15 +182,20 @@ def typed(table: Table, mapping: Mapping, name: str) -> sql.Composable:
 
 
 def row_hash(table: Table) -> sql.Composable:
+    """The hash of a row of a declared table."""
+    return row_hash_of({name: column.type for name, column in table.columns.items()})
+
+
+def row_hash_of(types: dict[str, str]) -> sql.Composable:
     """A hash over the typed columns of a row: by name, so that type and order count, and NULL is like an absent column.
 
     An added column that is NULL in old rows therefore opens no new version (case 19).
     """
-    names = sorted(table.columns)
+    names = sorted(types)
     chunks = [names[start : start + _HASH_CHUNK] for start in range(0, len(names), _HASH_CHUNK)]
 
     def pair(name: str) -> sql.Composable:
-        cast = "::text" if table.columns[name].type == "jsonb" else ""
+        cast = "::text" if types[name] == "jsonb" else ""
         return sql.SQL("{}::text, {}{}").format(name, sql.Identifier(name), sql.SQL(cast))
 
     objects = (sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(map(pair, chunk))) for chunk in chunks)

@@ -1,0 +1,174 @@
+"""The rebuild: every model from nothing, in schemas of its own, by the real dbt in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from sluice import settings, warehouse
+from sluice.errors import SluiceError
+from sluice.runtime.surroundings import dbt_environment
+from sluice.verify.nodes import PREFIX
+
+_APPLICATION = "sluice verify"  # what the rebuild's sessions are called, so that the next start finds orphans
+_LOCK = "sluice:verify"
+_OURS = PREFIX.replace("_", r"\_") + r"\_%"
+_POLL_SECONDS = 1.0
+
+
+class OverBudget(SluiceError):
+    """The rebuild would take, or took, more time or space than was allowed. The shadow schemas are removed."""
+
+
+@contextmanager
+def shadow_schemas() -> Iterator[None]:
+    """Hold the lock of `verify`, with no shadow schema before, whatever a killed one left, and none after."""
+    with warehouse.connect(autocommit=True) as holder:
+        holder.execute("set idle_session_timeout = 0")
+        if not holder.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", [_LOCK]).fetchone()[0]:  # type: ignore[index]
+            raise SluiceError("another `sluice verify` is at work in this warehouse; nothing was started. Wait for it")
+        _remove(holder)
+        try:
+            yield
+        finally:
+            _remove(holder)
+
+
+def _remove(connection: psycopg.Connection) -> None:
+    """End orphans, drop the schemas, forget what the ledger says of them."""
+    ours = "application_name = %s and datname = current_database() and usename = current_user"
+    connection.execute(f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where {ours}", [_APPLICATION])
+    schemas = connection.execute("select nspname from pg_namespace where nspname like %s", [_OURS]).fetchall()
+    for (schema,) in schemas:
+        connection.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))
+    for table in ("model_watermark", "model_run", "change"):
+        connection.execute(
+            sql.SQL("delete from {} where relation like %s").format(sql.Identifier("ops", table)), [_OURS]
+        )
+
+
+class Dbt:
+    """dbt over the project, with the prefix of the shadow schemas, writing beside nobody's files."""
+
+    def __init__(self, target: Path, run_id: str, as_of: int | None = None) -> None:
+        self.project = Path(settings.variable("SLUICE_DBT_PROJECT") or settings.home() / "dbt_project").absolute()
+        self.target = target
+        as_of_option = f"-c sluice.as_of_seq={as_of}" if as_of is not None else ""
+        self.environment = {
+            **os.environ,
+            **dbt_environment(self.project, settings.warehouse_url()),
+            "SLUICE_SCHEMA_PREFIX": PREFIX,
+            "SLUICE_APPLICATION_NAME": _APPLICATION,
+            "SLUICE_RUN_ID": run_id,
+            "DBT_TARGET_PATH": str(target),
+            "DBT_LOG_PATH": str(target),
+            "PGOPTIONS": f"{os.environ.get('PGOPTIONS', '')} {as_of_option}".strip(),
+        }
+        if profiles := os.environ.get("DBT_PROFILES_DIR"):
+            self.environment["DBT_PROFILES_DIR"] = profiles
+
+    @property
+    def manifest(self) -> Path:
+        """What `parse` wrote."""
+        return self.target / "manifest.json"
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a dbt command in a process group of its own."""
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "from dbt.cli.main import cli; cli()",
+                *arguments,
+                "--project-dir",
+                str(self.project),
+            ],
+            env=self.environment,
+            cwd=self.project,
+            stdout=(self.target / "out.txt").open("w"),
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def parse(self) -> None:
+        """Read the project."""
+        with ended(self.start("parse", "--quiet")) as process:
+            if process.wait():
+                raise SluiceError(f"dbt can't read {self.project}; nothing was built. {self.last_words()}")
+
+    def last_words(self) -> str:
+        """The end of what dbt printed."""
+        return " ".join((self.target / "out.txt").read_text().split())[-600:]
+
+    def failures(self) -> dict[str, str]:
+        """{name: message} of the nodes that the last command could not build. Empty is success."""
+        path = self.target / "run_results.json"
+        if not path.is_file():
+            return {"dbt": f"wrote no results. {self.last_words()}"}
+        results = json.loads(path.read_text())["results"]
+        return {
+            result["unique_id"].split(".")[2]: " ".join(str(result["message"] or result["status"]).split())
+            for result in results
+            if result["status"] not in ("success", "pass")
+        }
+
+
+@contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """See to it that a process and its children are gone afterwards."""
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def rebuild(dbt: Dbt, relations: Sequence[str], deadline: float, space: int, note: Callable[[str], None]) -> None:
+    """Build every model; stop when time or space run out. What could not be built is in `dbt.failures()`."""
+    started = time.monotonic()
+    build = ["build", "--exclude-resource-type", "test", "--exclude-resource-type", "unit_test", "--full-refresh"]
+    with (
+        ended(dbt.start(*build, "--quiet", "--threads", "2")) as process,
+        warehouse.connect(autocommit=True) as looking,
+    ):
+        looking.execute("set idle_session_timeout = 0")
+        while process.poll() is None:
+            built, size = looking.execute(
+                "select (select count(distinct relation) from ops.model_run where relation = any(%s)),"
+                " (select coalesce(sum(pg_total_relation_size(pg_class.oid)), 0)::bigint from pg_class"
+                " inner join pg_namespace on pg_namespace.oid = relnamespace where nspname like %s and relkind = 'r')",
+                [list(relations), _OURS],
+            ).fetchone()  # type: ignore[misc]
+            seconds = time.monotonic() - started
+            note(f"{built} of {len(relations)} tables rebuilt, {told_size(size)}, {seconds:.0f} s")
+            if time.monotonic() > deadline:
+                raise OverBudget(
+                    f"the budget of time ran out with {built} of {len(relations)} tables rebuilt; "
+                    "nothing was compared, and the shadow schemas are removed. Give more with --budget"
+                )
+            if size > space:
+                raise OverBudget(
+                    f"the rebuild has grown to {told_size(size)}, more than the {told_size(space)} it may take; "
+                    "nothing was compared, and the shadow schemas are removed. Give more with --space"
+                )
+            try:
+                process.wait(_POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+def told_size(size: int) -> str:
+    """Bytes for a person."""
+    return f"{size / 2**30:.1f} GB" if size >= 2**30 else f"{size / 2**20:.0f} MB"
