@@ -12,7 +12,7 @@ SLUICE_OURAIRPORTS_ARCHIVE ?= $(wildcard ../shared/data/ourairports-2026.tar.xz)
 export SLUICE_OURAIRPORTS_ARCHIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint dev down clean lock bench-orchestration
+.PHONY: help run test lint dev down clean lock bench-orchestration bench-warehouse
 
 help: ## Show this list
 	@echo "make run            set up, run everything once, keep the web UI up until Ctrl-C"
@@ -23,6 +23,7 @@ help: ## Show this list
 	@echo "make down           stop what a make run has running or left behind"
 	@echo "make clean          show what would be removed: local data, logs, .venv; YES=1 removes it"
 	@echo "make bench-orchestration   the warehouse DAG against a bare dbt build of the same project"
+	@echo "make bench-warehouse   what a change of 1 % costs, beside a full build and beside stock dbt"
 	@echo "make lock           compile requirements*.in into the pinned, hashed requirements*.txt"
 	@echo
 	@echo "Ports: SLUICE_POSTGRES_PORT=55432 SLUICE_WEB_PORT=8080 SLUICE_SHOP_PORT=8099 SLUICE_DELIVERIES_PORT=8098"
@@ -74,3 +75,6 @@ $(VENV)/.dev: $(VENV)/.run requirements-dev.txt
 
 bench-orchestration: $(VENV)/.dev ## The warehouse DAG against a bare dbt build
 	@exec $(BIN)/python benchmarks/orchestration.py $(ARGS)
+
+bench-warehouse: $(VENV)/.dev ## What a change of 1 % costs in the warehouse
+	@exec $(BIN)/python benchmarks/warehouse.py $(ARGS)
