@@ -12,7 +12,7 @@ SLUICE_OURAIRPORTS_ARCHIVE ?= $(wildcard ../shared/data/ourairports-2026.tar.xz)
 export SLUICE_OURAIRPORTS_ARCHIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint dev down clean lock bench-orchestration bench-warehouse
+.PHONY: help run test lint dev down clean lock bench-orchestration bench-warehouse bench-load
 
 help: ## Show this list
 	@echo "make run            set up, run everything once, keep the web UI up until Ctrl-C"
@@ -24,6 +24,7 @@ help: ## Show this list
 	@echo "make clean          show what would be removed: local data, logs, .venv; YES=1 removes it"
 	@echo "make bench-orchestration   the warehouse DAG against a bare dbt build of the same project"
 	@echo "make bench-warehouse   what a change of 1 % costs, beside a full build and beside stock dbt"
+	@echo "make bench-load     the loader against psql \\\copy, pandas, dlt, sling and ingestr; ARGS='--help' lists its options"
 	@echo "make lock           compile requirements*.in into the pinned, hashed requirements*.txt"
 	@echo
 	@echo "Ports: SLUICE_POSTGRES_PORT=55432 SLUICE_WEB_PORT=8080 SLUICE_SHOP_PORT=8099 SLUICE_DELIVERIES_PORT=8098"
@@ -78,3 +79,6 @@ bench-orchestration: $(VENV)/.dev ## The warehouse DAG against a bare dbt build
 
 bench-warehouse: $(VENV)/.dev ## What a change of 1 % costs in the warehouse
 	@exec $(BIN)/python benchmarks/warehouse.py $(ARGS)
+
+bench-load: $(VENV)/.run ## The loader and its peers, side by side
+	@exec $(BIN)/python benchmarks/load.py $(ARGS)
