@@ -1,0 +1,155 @@
+"""`sluice source`: declare a source from what it really holds, and look at those that are declared."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sluice import settings
+from sluice.cli.common import show, tables_named
+from sluice.declarations import load_folder
+from sluice.profiling.add import Addition, Target, plan
+from sluice.profiling.profile import Bounds, Wishes
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Declare a source from what it really holds, and look at those that are declared.",
+    rich_markup_mode=None,
+)
+
+
+class AskedMode(StrEnum):
+    """What `--mode` takes."""
+
+    APPEND = "append"
+    FULL = "full"
+    CURSOR = "cursor"
+
+
+@app.command()
+def add(
+    what: Annotated[str, typer.Argument(help="A file, a table (with --connection), or an http(s) address")],
+    connection: Annotated[
+        str, typer.Option("--connection", "-c", help="Id of the connection; without it one is found, or proposed")
+    ] = "",
+    source: Annotated[str, typer.Option(help="The source's name; that of the connection where nothing is said")] = "",
+    table: Annotated[
+        str, typer.Option(help="The table's name; that of the file or relation where nothing is said")
+    ] = "",
+    key: Annotated[str, typer.Option(help="The columns that name a row, as a,b")] = "",
+    mode: Annotated[AskedMode | None, typer.Option(help="What a reading says, where the evidence is wrong")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Few values seen become a rule, and no comment")] = False,
+    owner: Annotated[str, typer.Option(help="The team or person who is asked; else you")] = "",
+    description: Annotated[str, typer.Option(help="What the source is, in a sentence")] = "",
+    schedule: Annotated[str, typer.Option(help="Cron expression in UTC, for a new source")] = "0 3 * * *",
+    rows: Annotated[int, typer.Option(min=1, help="Look at no more rows than these")] = Bounds.rows,
+    seconds: Annotated[float, typer.Option(min=1, help="… and for no longer than this")] = Bounds.seconds,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and write nothing")] = False,
+) -> None:
+    """Profile a real source; write its declaration and its staging model.
+
+    \b
+    sluice source add /data/stores/2026-11-01.csv
+    sluice source add '/data/stock/{date}/{warehouse}.csv' --source stock
+    sluice source add public.orders --connection shop_db
+    sluice source add https://api.example.org/v1/rates?date=2026-11-01 --key currency
+    sluice source add public.invoices -c shop_db --source shop --dry-run
+
+    A new table of a declared source goes into its file, below the others; nothing that is there is changed or
+    overwritten. What was assumed stands as comments in the declaration: read it through before you load.
+
+    \b
+    Exit codes: 0 written (or printed); 1 refused, nothing was written, and the message says what to do (no key found:
+    name it with --key); 2 misused.
+    """
+    wishes = Wishes(tuple(part.strip() for part in key.split(",") if part.strip()), mode or "", strict)
+    target = Target(source, table, owner, description, schedule)
+    _must_be_name("--source", source)
+    _must_be_name("--table", table)
+    addition = plan(what, connection, target, wishes, Bounds(rows=rows, seconds=seconds))
+    if dry_run:
+        for path, text in addition.texts.items():
+            print(f"# {'=' * 20} {_short(path)}\n{text}")
+        print("# nothing was written (--dry-run)", file=sys.stderr)
+        return
+    for path in addition.write():
+        print(f"written: {_short(path)}")
+    _say(addition)
+
+
+def _say(addition: Addition) -> None:
+    """What was assumed, and the next steps."""
+    profile = addition.profile
+    print(f"\n{addition.name}: {len(profile.columns)} columns, {profile.seen} looked at. Assumed:")
+    for text in profile.assumed:
+        print(f"  - {text}")
+    notes = sum(len(column.notes) for column in profile.columns)
+    if notes:
+        print(f"  - and {notes} notes on columns, in the declaration")
+    print("\nNext:")
+    if addition.place and addition.place.export:
+        print(f"  {addition.place.export}")
+    print(f"  sluice load {addition.name}")
+    print(f"  make dev, then: dbt build --select stg_{addition.source}__{profile.name}")
+
+
+def _must_be_name(option: str, name: str) -> None:
+    from sluice.profiling.names import sanitise
+
+    if name and sanitise(name) != name:
+        raise typer.BadParameter(
+            f"{option} {name}: a name is lower case letters, figures and _, such as {sanitise(name)}"
+        )
+
+
+def _short(path: Path) -> str:
+    """A path below the repository without the way to it."""
+    try:
+        return str(path.relative_to(settings.home()))
+    except ValueError:
+        return str(path)
+
+
+@app.command("list")
+def list_sources() -> None:
+    """Every source that can be used."""
+    found = load_folder(settings.sources_dir())
+    rows = [
+        [s.source, s.owner, s.schedule or "by hand", len(s.tables), found.paths[s.source].name]
+        for s in found.sources.values()
+    ]
+    show(
+        ["source", "owner", "schedule (UTC)", "tables", "file"],
+        rows,
+        empty="no declaration can be used; see: sluice validate",
+    )
+
+
+@app.command("show")
+def show_source(name: Annotated[str, typer.Argument(help="<source> or <source>.<table>")]) -> None:
+    """The tables of a source, or the columns of a table."""
+    tables = tables_named(name)
+    if "." in name:
+        ((_, table),) = tables
+        print(table.description)
+        rows = [
+            [
+                n,
+                c.type,
+                "required" if c.required or n in table.key else "",
+                "key" if n in table.key else "",
+                c.description,
+            ]
+            for n, c in table.columns.items()
+        ]
+        show(["column", "type", "", "", "meaning"], rows, empty="")
+        return
+    rows = [
+        [t.name, t.mode.value, t.origin.kind.connection, ", ".join(t.key), len(t.columns), t.description]
+        for _, t in tables
+    ]
+    show(["table", "mode", "connection", "key", "columns", "meaning"], rows, empty="")

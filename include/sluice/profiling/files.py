@@ -1,0 +1,352 @@
+"""Profile files: CSV with its encoding and delimiter found out, and JSON Lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+
+from sluice.declarations.model import Files
+from sluice.errors import SluiceError
+from sluice.profiling.names import sanitise, singular, spelt_out
+from sluice.profiling.places import Place, with_placeholders
+from sluice.profiling.profile import (
+    Bounds,
+    ColumnProfile,
+    TableProfile,
+    Wishes,
+    columns_of,
+    key_of,
+    require_key,
+)
+from sluice.profiling.values import type_of
+from sluice.readers.jsonl import as_fields, loads
+from sluice.readers.transport import Found, find_files
+
+Rows = list[list[str | None]]
+_DELIMITERS = ",;\t|"
+_PARTS = 24  # of the newest files, where each is only a part
+_ENDINGS = {"csv": "csv", "tsv": "csv", "txt": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl"}
+
+
+def is_file(what: str) -> bool:
+    """Whether an address is that of a file, by its ending, and not of a service."""
+    return _ending(what.partition("?")[0]) in _ENDINGS
+
+
+def profile_file(place: Place, name: str, wishes: Wishes, bounds: Bounds) -> TableProfile:
+    """Profile the newest file that the place's path means."""
+    path = with_placeholders(place.path)
+    ending = _ending(path)
+    if ending not in _ENDINGS:
+        raise SluiceError(
+            f"{place.path} ends in .{ending}, which no reader knows; known are {', '.join(sorted(_ENDINGS))}. "
+            "Nothing was written"
+        )
+    found = _matches(place, path)
+    table = name or _table_name(path)
+    placed = _placed(path, table)
+    parts = bool(placed) or "{hour}" in path  # small files that together are one table
+    sample = _Sample(found[-_PARTS:] if parts else found[-1:], _ENDINGS[ending], bounds)
+    assumed = [*sample.assumed]
+    columns = columns_of(sample.fields, sample.rows, wishes, quoted=sample.quoted)
+    seen = f"{'all' if sample.whole else 'the first'} {len(sample.rows):,} rows"
+    mode = wishes.mode or _mode(path, found, columns, sample, bounds, assumed, parts, table, wishes, seen)
+    if wishes.mode:
+        assumed.append(f"mode {mode}: as asked")
+    rows = sample.rows[: sample.of_newest] if placed else sample.rows
+    key = key_of(table, columns, rows, wishes, assumed, "each file" if placed else seen)
+    if placed and mode == "append":  # the same key comes again in the next file
+        columns = [*placed, *columns]
+        key = (*(column.name for column in placed), *key)
+    require_key(columns, key)
+    origin: dict[str, Any] = {"connection": place.connection, "path": path} | sample.options
+    Files.model_validate(origin)
+    return TableProfile(
+        table,
+        {"files": origin},
+        columns,
+        key,
+        mode,
+        len(sample.rows),
+        sample.whole,
+        f"{spelt_out(table)}, from the file{'s' if '{' in path else ''} {path} at {place.connection}.",
+        sample.where,
+        assumed=assumed,
+        start=min((item.values["date"] for item in found if "date" in item.values), default=""),
+    )
+
+
+def _ending(path: str) -> str:
+    return PurePosixPath(path).suffix.lower().lstrip(".")
+
+
+def _table_name(path: str) -> str:
+    """The file's own name, or where that is a placeholder the folder that is none."""
+    for part in reversed(PurePosixPath(path).parts):
+        if plain := sanitise(_without_placeholders(PurePosixPath(part).stem)).strip("_").replace("unnamed", ""):
+            return plain
+    return "rows"
+
+
+def _without_placeholders(text: str) -> str:
+    while "{" in text and "}" in text:
+        text = text[: text.index("{")] + "_" + text[text.index("}") + 1 :]
+    return text
+
+
+def _matches(place: Place, path: str) -> list[Found]:
+    """The files that are there, oldest first."""
+    files = Files(connection=place.connection, path=path)
+    found = [item for item in find_files(files) if item.size != 0]
+    if not found:
+        raise SluiceError(
+            f"there is no file {path} with something in it at connection {place.connection}. Nothing was written"
+        )
+    return sorted(found, key=lambda item: (sorted(item.values.items()), str(item.changed_at)))
+
+
+class _Sample:
+    """The rows of some files as text, the newest file first, and how they had to be read."""
+
+    def __init__(self, items: list[Found], format: str, bounds: Bounds) -> None:
+        self.fields: list[str] = []
+        self.rows: Rows = []
+        self.of_newest = 0
+        self.whole = True
+        self.format = format
+        self.options: dict[str, Any] = {} if format == "csv" else {"format": format}
+        self.assumed: list[str] = []
+        self.quoted: frozenset[str] = frozenset()
+        self.where = PurePosixPath(items[-1].location).name
+        self._bounds, self._until = bounds, time.monotonic() + bounds.seconds
+        objects: list[dict[str, Any]] = []
+        for count, item in enumerate(reversed(items), start=1):
+            if count > 1:
+                self.where = f"the newest {count} files"
+            head, whole = _head(item, bounds.size)
+            self.whole = self.whole and whole
+            if not whole:
+                head = head[: head.rfind(b"\n") + 1]
+            if format == "csv":
+                self._csv(head)
+            else:
+                objects += self._objects(head, len(objects))
+            self.of_newest = self.of_newest or len(self.rows) or len(objects)
+        if format == "jsonl":
+            self.fields, self.rows, self.quoted = rows_of_objects(objects)
+        if not self.rows:
+            raise SluiceError(f"{self.where} holds no rows, so nothing can be said of its columns; nothing was written")
+
+    def _take(self, rows: Iterator[list[str | None]]) -> None:
+        for row in rows:
+            if len(self.rows) >= self._bounds.rows or time.monotonic() > self._until:
+                self.whole = False
+                break
+            self.rows.append(row)
+
+    def _csv(self, head: bytes) -> None:
+        text = self._decode(head)
+        delimiter = _delimiter(text)
+        if delimiter != ",":
+            self.options["delimiter"] = delimiter
+            self._assume(f"delimiter {'tab' if delimiter == chr(9) else delimiter}: the rows fall apart evenly by it")
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        header = [name.strip() for name in next(reader, [])]
+        self._must_be_header(header)
+        named = [position for position, name in enumerate(header) if name]
+        if len(named) < len(header):
+            self._assume("a column without a name in the header: left out, its values go to _rescued")
+        fields = [header[position] for position in named]
+        if self.fields and fields != self.fields:
+            self._assume("an older file has other columns, and was not looked at: check what became of them")
+            return
+        self.fields = fields
+        self._take([row[position] or None for position in named] for row in self._as_wide(reader, len(header)))
+
+    def _assume(self, text: str) -> None:
+        if text not in self.assumed:
+            self.assumed.append(text)
+
+    def _as_wide(self, reader: Iterator[list[str]], width: int) -> Iterator[list[str]]:
+        """Rows of the header's width; the others would be rejected, and say nothing about a column."""
+        odd = 0
+        for row in reader:
+            if len(row) == width:
+                yield row
+            elif row:
+                odd += 1
+        if odd:
+            self._assume(f"{odd:,} rows have another number of fields than the header: they will be rejected")
+
+    def _decode(self, head: bytes) -> str:
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise SluiceError("the file is UTF-16, which the loader does not read; ask for UTF-8. Nothing was written")
+        try:
+            return head.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            if not self.whole and error.start > len(head) - 4:  # a character cut in two where the sample ends
+                return head[: error.start].decode("utf-8-sig")
+        encoding = (
+            "latin-1" if any(byte in head for byte in (b"\x81", b"\x8d", b"\x8f", b"\x90", b"\x9d")) else "cp1252"
+        )
+        self.options["encoding"] = encoding
+        self._assume(f"encoding {encoding}: the file is not UTF-8; look at a name with an accent")
+        return head.decode(encoding)
+
+    def _must_be_header(self, header: list[str]) -> None:
+        values = [name for name in header if name and type_of("", [name])[0] != "text"]
+        if len(values) * 2 > len(header) or not any(header):
+            raise SluiceError(
+                "the first line holds values and no names, and a loader that knows columns only by their place can't "
+                "notice when one is added. Put a header line into the file. Nothing was written"
+            )
+        folded = [name.lower() for name in header if name]
+        if twice := sorted({name for name in folded if folded.count(name) > 1}):
+            raise SluiceError(
+                f"the header names {', '.join(twice)} twice, so that nobody can say which is meant. Nothing was written"
+            )
+
+    def _objects(self, head: bytes, before: int) -> list[dict[str, Any]]:
+        items = []
+        for number, line in enumerate(head.splitlines(), start=1):
+            if before + len(items) >= self._bounds.rows or time.monotonic() > self._until:
+                self.whole = False
+                break
+            if line.strip():
+                items.append(_object(line, number))
+        return items
+
+
+def _head(item: Found, size: int) -> tuple[bytes, bool]:
+    """The first bytes of a file, and whether they are all; no more of it is fetched."""
+    try:
+        with fsspec.open(item.location, "rb") as file:
+            return file.read(size), not file.read(1)
+    except Exception as error:  # every transport of fsspec has errors of its own
+        name = PurePosixPath(item.location).name
+        raise SluiceError(f"{name} can't be read ({type(error).__name__}); nothing was written") from None
+
+
+def _object(line: bytes, number: int) -> dict[str, Any]:
+    try:
+        item = loads(line)
+    except ValueError:
+        item = None
+    if not isinstance(item, dict):
+        raise SluiceError(
+            f"line {number} is no JSON object: is this JSON Lines, one object on each line? Nothing was written"
+        )
+    return item
+
+
+def rows_of_objects(items: list[dict[str, Any]]) -> tuple[list[str], Rows, frozenset[str]]:
+    """Objects as rows of text, their fields in order of appearance, and the fields whose values are JSON strings."""
+    fields = list(dict.fromkeys(itertools.chain.from_iterable(items)))
+    plain = {name for name in fields if any(_is_plain(item.get(name)) for item in items)}
+    return fields, [as_fields(item, fields) for item in items], frozenset(set(fields) - plain)
+
+
+def _is_plain(value: Any) -> bool:
+    """A JSON value that is no string (numbers come as strings of a class of their own)."""
+    return value is not None and type(value) is not str
+
+
+def _delimiter(text: str) -> str:
+    """The delimiter by which the first records have the same number of fields, and the most."""
+
+    def evenness(delimiter: str) -> tuple[float, int]:
+        some = [
+            len(row)
+            for row in itertools.islice(csv.reader(io.StringIO(text[: 1 << 18], newline=""), delimiter=delimiter), 50)
+            if row
+        ]
+        width = some[0] if some else 1
+        return (sum(count == width for count in some) / max(len(some), 1) if width > 1 else 0.0, width)
+
+    best = max(_DELIMITERS, key=evenness)
+    return best if evenness(best)[0] > 0.8 else ","
+
+
+def _placed(path: str, table: str) -> list[ColumnProfile]:
+    """Columns that only the path holds: its own placeholders, and the date with them."""
+    names = [part.split("}")[0] for part in path.split("{")[1:]]
+    own = [name for name in dict.fromkeys(names) if name not in ("date", "hour")]
+    if not own:
+        return []
+    columns = []
+    if "date" in names:
+        declared = {"type": "date", "required": True, "from_path": "date", "description": "The day in the file's path"}
+        columns.append(ColumnProfile(f"{singular(table)}_date", "", declared))
+    for name in own:
+        declared = {
+            "type": "text",
+            "required": True,
+            "from_path": name,
+            "description": f"{spelt_out(name)}, from the file's path",
+        }
+        columns.append(ColumnProfile(sanitise(name), "", declared))
+    return columns
+
+
+def _mode(
+    path: str,
+    found: list[Found],
+    columns: list[ColumnProfile],
+    newest: _Sample,
+    bounds: Bounds,
+    assumed: list[str],
+    parts: bool,
+    table: str,
+    wishes: Wishes,
+    seen: str,
+) -> str:
+    """What a file says: the whole table as of then, or what has happened since the last one."""
+    if "{" not in path:
+        assumed.append("mode full: one file that is written anew, so that it is the whole table each time")
+        return "full"
+    if parts:
+        assumed.append("mode append: each file is a part, told apart by its path; a corrected file replaces its rows")
+        return "append"
+    if len(found) == 1:
+        assumed.append(
+            "mode full: only one file is there, and it might as well be an addition; say --mode append if so"
+        )
+        return "full"
+    key = key_of(table, columns, newest.rows, wishes, [], seen)
+    return _compare(found[-2], key, columns, newest, bounds, assumed)
+
+
+def _compare(
+    earlier: Found,
+    key: tuple[str, ...],
+    columns: list[ColumnProfile],
+    newest: _Sample,
+    bounds: Bounds,
+    assumed: list[str],
+) -> str:
+    """Full if most keys of the earlier file are there again, append if hardly any is."""
+    before = _Sample([earlier], newest.format, bounds)
+    fields = [column.field for column in columns if column.name in key]
+    if not set(fields) <= set(before.fields):
+        assumed.append("mode full: the file before has other columns, so that the two can't be compared; check it")
+        return "full"
+
+    def keys(sample: _Sample) -> set[tuple[str | None, ...]]:
+        at = [sample.fields.index(name) for name in fields]
+        return {tuple(row[position] for position in at) for row in sample.rows}
+
+    old = keys(before)
+    share = len(old & keys(newest)) / max(len(old), 1)
+    mode = "full" if share >= 0.5 else "append"
+    meaning = "the whole table" if mode == "full" else "new rows only"
+    assumed.append(
+        f"mode {mode}: {share:.0%} of the keys of the file before are in the newest again, so each is {meaning}"
+    )
+    return mode
