@@ -127,8 +127,8 @@ def _fault(path: Path, tree: Any, error: Any) -> Fault:
     """Where in the file a validation error is, and what it says in words."""
     line, node, names = tree.lc.line + 1, tree, []
     for part in error["loc"]:
-        if part == "[key]":
-            continue
+        if part == "[key]" or part == (node.get("type") if isinstance(node, dict) else node):
+            continue  # pydantic's own word: a key, or which of several kinds a part is
         names.append(str(part))
         try:
             if isinstance(node, dict) and part in node:

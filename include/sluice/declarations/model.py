@@ -12,25 +12,15 @@ from datetime import date, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
-_DURATION = re.compile(r"^\s*(\d+)\s*(s|m|h|d|w)\s*$")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_NAME = r"^[a-z][a-z0-9_]{0,47}$"
+from sluice.declarations.base import Declared, Duration, Name
+from sluice.declarations.files import Files
+
 _TYPE = re.compile(
     r"^(text|bigint|integer|smallint|boolean|date|timestamptz|timestamp|time|uuid|jsonb|real|double precision|numeric)"
     r"(\(\s*\d+\s*(,\s*\d+\s*)?\))?$"
 )
-
-
-def _duration(value: Any) -> timedelta:
-    """Read '90m', '2h', '1d' as a length of time."""
-    if isinstance(value, timedelta):
-        return value
-    found = _DURATION.match(str(value))
-    if not found:
-        raise ValueError("a length of time is a whole number and one of s, m, h, d, w, such as 90m or 2d")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def _type(value: Any) -> str:
@@ -45,9 +35,7 @@ def _type(value: Any) -> str:
     return text
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
 ColumnType = Annotated[str, BeforeValidator(_type)]
-Name = Annotated[str, Field(pattern=_NAME)]
 
 
 class Mode(StrEnum):
@@ -56,12 +44,6 @@ class Mode(StrEnum):
     APPEND = "append"
     FULL = "full"
     CURSOR = "cursor"
-
-
-class Declared(BaseModel):
-    """Base of all parts: frozen, and an unknown field is a fault, since it is most often a misspelt one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Column(Declared):
@@ -95,23 +77,6 @@ class Column(Declared):
             except re.error as error:
                 raise ValueError(f"the pattern can't be read: {error}") from None
         return self
-
-
-class Files(Declared):
-    """Files below a connection: local, HTTP(S), or any other protocol that fsspec knows."""
-
-    connection: Name
-    path: str = Field(description="Relative path; placeholders {date} (YYYY-MM-DD), {hour} (HH), {any_name}")
-    format: Literal["csv", "jsonl"] = "csv"
-    delimiter: str = Field(default=",", min_length=1, max_length=1)
-    encoding: str = "utf-8"
-    done: str | None = Field(default=None, description="Marker that says a file is complete; {path} is the file's path")
-    done_holds_rows: bool = Field(
-        default=False, description="The marker's text is the number of rows: the control total"
-    )
-    stable_for: Duration = Field(
-        default=timedelta(seconds=0), description="Without a marker: a file must be unchanged for so long"
-    )
 
 
 class PostgresTable(Declared):

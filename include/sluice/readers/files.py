@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from sluice.declarations import Mode, Source, Table
 from sluice.declarations.model import Files
 from sluice.errors import GateRefused, SourceUnavailable
+from sluice.readers import formats
 from sluice.readers.base import Interval, Read, Readiness, Sink, Unit, day_interval, overlaps
-from sluice.readers.formats import FORMATS
 from sluice.readers.transport import Found, find_files, is_complete, local_copy, read_small, unit_name
 
 
@@ -43,9 +43,9 @@ class FileReader:
         """Land the file's rows."""
         files = _origin(table)
         with local_copy(unit.location) as path:
-            result = FORMATS[files.format](table, files, path, unit, sink)
+            result = formats.read(table, files.format, [path], unit, sink)
         if files.done and files.done_holds_rows:
-            text = read_small(files.done.format(path=unit.location)).strip()
+            text = read_small(files.marker_of(unit.location) or "").strip()
             if not text.isdigit():
                 raise GateRefused(
                     f"{unit.name}: the marker should hold the number of rows but holds {text[:40]!r}; the file was "

@@ -117,8 +117,8 @@ def _stat_http(location: str, conn_id: str) -> tuple[int | None, datetime | None
 
 
 def is_complete(files: Files, item: Found) -> bool:
-    if files.done:
-        return _stat(files.done.format(path=item.location), files.connection) is not None
+    if marker := files.marker_of(item.location):
+        return _stat(marker, files.connection) is not None
     if files.stable_for and item.changed_at:
         return datetime.now(UTC) - item.changed_at >= files.stable_for
     return True

@@ -9,25 +9,20 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import psycopg
 
 from sluice.declarations import Table
-from sluice.declarations.model import Files
+from sluice.declarations.files import Csv
 from sluice.errors import GateRefused
 from sluice.readers.base import Digest, Read, Sink, Unit
+from sluice.readers.formats.dialect import SERVER_ENCODINGS
+from sluice.readers.postgres import source_fields
 
 _BLOCK = 1 << 18
-_ENCODINGS = {
-    "utf-8": "UTF8",
-    "utf8": "UTF8",
-    "latin-1": "LATIN1",
-    "iso-8859-1": "LATIN1",
-    "cp1252": "WIN1252",
-    "windows-1252": "WIN1252",
-}
 _MAX_FIELD = 64 << 20  # bytes
+_NO_QUOTE = "\x01"
 
 
 def _blocks(file: BinaryIO) -> Iterator[bytes]:
@@ -35,19 +30,19 @@ def _blocks(file: BinaryIO) -> Iterator[bytes]:
         yield block
 
 
-def read(table: Table, files: Files, path: Path, unit: Unit, sink: Sink) -> Read:
-    """Land the rows of a CSV file."""
-    header = _header(files, path, unit)
+def read(table: Table, dialect: Csv, path: Path, unit: Unit, sink: Sink) -> Read:
+    """Land the rows of a plain file (`dialect.plain`): at most a header before them, and nothing after."""
+    header = _header(dialect, path, unit) if dialect.header else source_fields(table)
     result, digest = Read(header, empty_is_null=True, header=header), Digest()
     sink.create(header)
-    options = _copy_options(files)
+    options = _copy_options(dialect)
     try:
         if options is None:
             raise psycopg.DataError
         with path.open("rb") as file:
             if file.read(3) != b"\xef\xbb\xbf":
                 file.seek(0)
-            sink.copy(digest.over(_blocks(file)), options)
+            sink.copy(digest.over(_quotable(dialect, _blocks(file))), options)
     except psycopg.DataError:
         sink.create(header)  # anew: the server refused the stream as a whole
         digest = Digest()
@@ -55,22 +50,46 @@ def read(table: Table, files: Files, path: Path, unit: Unit, sink: Sink) -> Read
             for _ in digest.over(_blocks(file)):
                 pass
         with path.open("rb") as file:
-            sink.rows(_records(files, file, len(header), sink, result))
+            sink.rows(_records(dialect, file, len(header), sink, result))
     result.content_hash, result.bytes_read = digest.hex(), digest.size
     return result
 
 
-def _copy_options(files: Files) -> str | None:
-    encoding = _ENCODINGS.get(files.encoding.lower())
-    if encoding is None or files.delimiter in "'\\":
+def _copy_options(dialect: Csv) -> str | None:
+    """The server's words for the dialect; None if it has none."""
+    characters = (dialect.delimiter, dialect.quote or _NO_QUOTE, dialect.escape or dialect.quote or _NO_QUOTE)
+    if dialect.encoding not in SERVER_ENCODINGS or not all(map(str.isascii, characters)):
         return None
-    return f"format csv, header true, encoding '{encoding}', delimiter '{files.delimiter}'"
+    header, (delimiter, quote, escape) = dialect.header, (char.replace("'", "''") for char in characters)
+    return (
+        f"format csv, header {str(header).lower()}, encoding '{SERVER_ENCODINGS[dialect.encoding]}', "
+        f"delimiter '{delimiter}', quote '{quote}', escape '{escape}'"
+    )
 
 
-def _header(files: Files, path: Path, unit: Unit) -> list[str]:
+def _quotable(dialect: Csv, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The server has no word for "no quotes", so a character stands for it that must not occur."""
+    for block in blocks:
+        if dialect.quote is None and _NO_QUOTE.encode() in block:
+            raise psycopg.DataError
+        yield block
+
+
+def _parser(dialect: Csv) -> dict[str, Any]:
+    """Python's words for the dialect."""
+    return {
+        "delimiter": dialect.delimiter,
+        "quotechar": dialect.quote,
+        "quoting": csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE,
+        "escapechar": dialect.escape,
+        "doublequote": dialect.escape is None,
+    }
+
+
+def _header(dialect: Csv, path: Path, unit: Unit) -> list[str]:
     with path.open("rb") as file:
-        first = file.readline(_MAX_FIELD).removeprefix(b"\xef\xbb\xbf").decode(files.encoding, errors="replace")
-    header = [name.strip() for name in next(csv.reader([first], delimiter=files.delimiter), [])]
+        first = file.readline(_MAX_FIELD).removeprefix(b"\xef\xbb\xbf").decode(dialect.encoding, errors="replace")
+    header = [name.strip() for name in next(csv.reader([first], **_parser(dialect)), [])]
     if not header:
         raise GateRefused(f"{unit.name} is empty, it has not even a header; nothing was closed and nothing published")
     return header
@@ -89,14 +108,15 @@ class _Recorder:
 
 
 def _records(
-    files: Files, file: BinaryIO, width: int, sink: Sink, result: Read
+    dialect: Csv, file: BinaryIO, width: int, sink: Sink, result: Read
 ) -> Iterator[tuple[int, list[str | None]]]:
     """The well-formed records of a CSV file; the others go to quarantine, each with its own bytes."""
     csv.field_size_limit(_MAX_FIELD)
     if file.read(3) != b"\xef\xbb\xbf":
         file.seek(0)
-    lines = _Recorder(file, files.encoding)
-    reader, number = csv.reader(iter(lines), delimiter=files.delimiter, strict=True), -1
+    lines = _Recorder(file, dialect.encoding)
+    first = 0 if dialect.header else 1
+    reader, number = csv.reader(iter(lines), strict=True, **_parser(dialect)), first - 1
     while True:
         number += 1
         lines.raw = b""

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from sluice.declarations import Table
-from sluice.declarations.model import Files
+from sluice.declarations.files import JsonLines
 from sluice.readers.base import Digest, Read, Sink, Unit
 from sluice.readers.jsonl import as_fields, loads
 from sluice.readers.postgres import source_fields
 
 
-def read(table: Table, files: Files, path: Path, unit: Unit, sink: Sink) -> Read:
+def read(table: Table, options: JsonLines, path: Path, unit: Unit, sink: Sink) -> Read:
     """Land the objects of a file."""
     fields = [*source_fields(table), "_rescued"]
     result, digest = Read(fields), Digest()

@@ -1,0 +1,98 @@
+"""Delimited text in the dialects that real senders use, on real bytes."""
+
+from __future__ import annotations
+
+import pytest
+
+from sluice.errors import GateRefused
+from tests.loading.conftest import World
+
+CSV = """
+items:
+  description: d
+  from: {{files: {{connection: drop, path: "{{name}}.csv", format: {{type: csv, {options}}}}}}}
+  mode: append
+  key: [sku]
+  max_reject_share: 0.5
+  columns:
+    sku: {{type: text, required: true}}
+    pieces: {{type: integer}}
+    note: {{type: text}}
+"""
+ROWS = [("007", 1, "à | b"), ("8", 2, 'two\nlines, "quoted"')]
+
+
+def items(world: World, number: int | None = None) -> list[tuple]:
+    name = "items" if number is None else f"items_{number}"
+    return world.query(f"select sku, pieces, note from staging.shop__{name} order by sku")
+
+
+DIALECTS = [
+    ("delimiter: tab", 'sku\tpieces\tnote\n007\t1\tà | b\n8\t2\t"two\nlines, ""quoted"""\n'.encode()),
+    ("delimiter: '|'", 'sku|pieces|note\n007|1|"à | b"\n8|2|"two\nlines, ""quoted"""\n'.encode()),
+    ("delimiter: ';', header: false", '007;1;à | b\n8;2;"two\nlines, ""quoted"""\n'.encode()),
+    ('quote: "\'"', "sku,pieces,note\n007,1,à | b\n8,2,'two\nlines, \"quoted\"'\n".encode()),
+    ('escape: "\\\\"', 'sku,pieces,note\n007,1,à | b\n8,2,"two\nlines, \\"quoted\\""\n'.encode()),
+    ("encoding: latin-1", 'sku,pieces,note\n007,1,à | b\n8,2,"two\nlines, ""quoted"""\n'.encode("latin-1")),
+    ("encoding: utf-16", 'sku,pieces,note\r\n007,1,à | b\r\n8,2,"two\nlines, ""quoted"""\r\n'.encode("utf-16")),
+    ("encoding: utf-8", b"\xef\xbb\xbf" + 'sku,pieces,note\n007,1,à | b\n8,2,"two\nlines, ""quoted"""'.encode()),
+    (
+        "skip_lines: 2, comment: '#', trailer: {begins: END, rows: 2}",
+        'made by X\n"\nsku,pieces,note\n# no row\n007,1,à | b\n8,2,"two\nlines, ""quoted"""\nEND,2\n\n'.encode(),
+    ),
+]
+
+
+def test_every_dialect_means_the_same_rows(world: World) -> None:
+    tables = (
+        CSV.format(options=options).replace("items:", f"items_{n}:", 1) for n, (options, _) in enumerate(DIALECTS)
+    )
+    world.declare("".join(table.replace("{name}.csv", f"{{name}}.{n}") for n, table in enumerate(tables)))
+    for number, (options, body) in enumerate(DIALECTS):
+        world.deliver(f"a.{number}", body)
+        (published,) = world.load(f"items_{number}")
+        assert (options, items(world, number), published.rows_read) == (options, ROWS, 2)
+    assert world.books_balance()
+
+
+def test_a_line_that_begins_like_a_comment_inside_quotes_is_data(world: World) -> None:
+    world.declare(CSV.format(options="comment: '#'"))
+    world.deliver("a.csv", 'sku,pieces,note\n#x,1,no\na,1,"first\n# second"\n')
+    world.load("items")
+    assert items(world) == [("a", 1, "first\n# second")]
+
+
+def test_without_quotes_a_quote_is_a_character_like_any_other(world: World) -> None:
+    world.declare(CSV.format(options="quote: null, delimiter: '|'"))
+    world.deliver("a.csv", 'sku|pieces|note\na|1|5" pipe\nb|2|"x\n')
+    world.deliver("b.csv", 'sku|pieces|note\nc|1|\x01 "\n')
+    world.load("items")
+    assert items(world) == [("a", 1, '5" pipe'), ("b", 2, '"x'), ("c", 1, '\x01 "')]
+
+
+def test_E17_a_trailer_that_counts_other_rows_blocks_the_file_and_both_numbers_are_said(world: World) -> None:
+    world.declare(CSV.format(options="trailer: {begins: T, rows: 2}"))
+    world.deliver("a.csv", "sku,pieces,note\na,1,\nb,2,\nT,3\n")
+    with pytest.raises(GateRefused, match=r"announces 3 rows but 2 were read; nothing"):
+        world.load("items")
+
+
+def test_E14_a_file_whose_trailer_is_missing_or_says_no_number_is_left_unread(world: World) -> None:
+    world.declare(CSV.format(options="trailer: {begins: T, rows: 2}"))
+    for name, end in (("cut", "b,2,\n"), ("no_number", "b,2,\nT,many\n"), ("no_field", "b,2,\nT\n")):
+        world.deliver(f"{name}.csv", "sku,pieces,note\na,1,\n" + end)
+    with pytest.raises(GateRefused) as refused:
+        world.load("items")
+    assert "cut.csv: the last line does not begin with T" in str(refused.value)
+    assert str(refused.value).count("field 2 of the trailer is no number of rows") == 2
+    assert world.query("select count(*) from ops.batch where state = 'published'") == [(0,)]
+
+
+def test_E18_a_damaged_character_rejects_its_row_and_no_other_in_any_encoding(world: World) -> None:
+    world.declare(CSV.format(options="encoding: utf-16"))
+    good = "sku,pieces,note\na,1,x\n".encode("utf-16")
+    world.deliver("a.csv", good + "b,2,".encode("utf-16-le") + b"\x00\xd8" + "\nc,3,z\n".encode("utf-16-le"))
+    world.load("items")
+    assert items(world) == [("a", 1, "x"), ("c", 3, "z")]
+    assert world.query("select row_number, code from ops.quarantine") == [(2, "ENCODING")]
+    assert world.books_balance()
