@@ -66,7 +66,7 @@ def profile_file(place: Place, name: str, wishes: Wishes, bounds: Bounds) -> Tab
         columns = [*placed, *columns]
         key = (*(column.name for column in placed), *key)
     require_key(columns, key)
-    origin: dict[str, Any] = {"connection": place.connection, "path": path} | sample.options
+    origin: dict[str, Any] = {"connection": place.connection, "path": path} | sample.format_options()
     Files.model_validate(origin)
     return TableProfile(
         table,
@@ -121,7 +121,7 @@ class _Sample:
         self.of_newest = 0
         self.whole = True
         self.format = format
-        self.options: dict[str, Any] = {} if format == "csv" else {"format": format}
+        self.options: dict[str, Any] = {}
         self.assumed: list[str] = []
         self.quoted: frozenset[str] = frozenset()
         self.where = PurePosixPath(items[-1].location).name
@@ -143,6 +143,12 @@ class _Sample:
             self.fields, self.rows, self.quoted = rows_of_objects(objects)
         if not self.rows:
             raise SluiceError(f"{self.where} holds no rows, so nothing can be said of its columns; nothing was written")
+
+    def format_options(self) -> dict[str, Any]:
+        """The field `format` of a declaration, where it must be said."""
+        if self.options:
+            return {"format": {"type": self.format} | self.options}
+        return {} if self.format == "csv" else {"format": self.format}
 
     def _take(self, rows: Iterator[list[str | None]]) -> None:
         for row in rows:
