@@ -13,10 +13,10 @@ COPY requirements-server.txt ./
 RUN pip install --no-deps --only-binary=:all: --require-hashes -r requirements-server.txt
 COPY pyproject.toml requirements.in ./
 COPY include include
+COPY plugins plugins
 RUN pip install --no-deps --no-build-isolation -e .
 COPY config config
 COPY deploy deploy
-COPY plugins plugins
 COPY dbt_project dbt_project
 COPY dags dags
 # The manifest is part of the code: Cosmos draws the DAG from it, and every task runs from it. Profile and target are named

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 from sluice_airflow.deadlines import deadline
 from sluice_airflow.gates import FreshnessOperator, VerifyOperator
-from sluice_airflow.steps import DEFAULTS
+from sluice_airflow.steps import DEFAULTS, NO_BACKFILL
 
 with DAG(
     dag_id="operations",
@@ -28,6 +28,7 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
+    allowed_run_types=NO_BACKFILL,
     default_args={**DEFAULTS, "owner": "operations"},
     tags={"operations"},
     params={"verify": Param(False, type="boolean", description="Verify now, though the last time is not a week ago")},

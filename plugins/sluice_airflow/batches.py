@@ -9,7 +9,7 @@ from airflow.sdk import XComArg
 from airflow.sdk.exceptions import AirflowSkipException
 
 from sluice.declarations import Source, Table
-from sluice_airflow.steps import EngineOperator, ids, run_context
+from sluice_airflow.steps import EngineOperator, ids, is_backfill, run_context
 
 
 class LandOperator(EngineOperator):
@@ -77,7 +77,9 @@ class AnnounceOperator(EngineOperator):
     nobody. It is a teardown: it also runs when one table failed, so that the others' rows go on, and it
     does not hide that failure, because Airflow decides the state of the run by the tasks before a teardown.
     A lost announcement delays, and loses nothing: the warehouse drains whatever is published, and has a
-    periodic run.
+    periodic run. A run of a backfill is quiet while others of the DAG wait behind it, so that ninety days
+    wake the warehouse once or twice and not ninety times; those that run when none waits any more announce
+    for all.
     """
 
     def __init__(self, *, source: Source, **kwargs: Any) -> None:
@@ -90,6 +92,14 @@ class AnnounceOperator(EngineOperator):
 
         from sluice import settings
 
+        if is_backfill(context["dag_run"]):
+            waiting = context["ti"].get_dr_count(dag_id=self.dag_id, states=["queued"])
+            if waiting:
+                raise AirflowSkipException(
+                    f"A backfill with {waiting} more intervals to run; the last of them announce"
+                )
+            self.log.info("The last intervals of a backfill: the warehouse reads what all of it applied")
+            return
         with psycopg.connect(settings.warehouse_url()) as connection:
             rows = connection.execute(_APPLIED, (self.source.source, context["dag_run"].run_id)).fetchall()
         if not rows:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.api.datamodels._generated import DagRunType
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ DEFAULTS: dict[str, Any] = {
     "max_retry_delay": timedelta(minutes=10),
     "execution_timeout": timedelta(hours=1),
 }
+
+# A DAG that reads all there is has no past to run: one run of it does what ninety would.
+NO_BACKFILL = [kind for kind in DagRunType if kind is not DagRunType.BACKFILL]
 
 
 class EngineOperator(BaseOperator):
@@ -43,9 +47,13 @@ def run_context(context: Any) -> RunContext:
     from sluice.loading import RunContext
 
     run = context["dag_run"]
-    is_backfill = getattr(run.run_type, "value", run.run_type) == "backfill"
-    interval = (run.data_interval_start, run.data_interval_end) if is_backfill else None
+    interval = (run.data_interval_start, run.data_interval_end) if is_backfill(run) else None
     return RunContext(run_id=run.run_id, interval=interval if interval and all(interval) else None)
+
+
+def is_backfill(run: Any) -> bool:
+    """Whether Airflow's backfill made this run."""
+    return getattr(run.run_type, "value", run.run_type) == "backfill"
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from sluice_airflow.dbt_tasks import NODE_CONVERTERS, TestsOperator
 from sluice_airflow.deadlines import deadline
 from sluice_airflow.gates import GateOperator, PendingOperator
 from sluice_airflow.project import LAYERS, SELECT, read_project
-from sluice_airflow.steps import DEFAULTS
+from sluice_airflow.steps import DEFAULTS, NO_BACKFILL
 
 _OWNER = "warehouse"
 _SAFETY_NET = CronTriggerTimetable("17 * * * *", timezone="UTC")  # asset events can be lost
@@ -52,6 +52,7 @@ def warehouse_dag(sources: Iterable[Source], doc_md: str | None) -> DAG:
         start_date=datetime(2026, 1, 1, tzinfo=UTC),
         catchup=False,
         max_active_runs=1,
+        allowed_run_types=NO_BACKFILL,
         default_args={**DEFAULTS, "owner": _OWNER},
         tags={"warehouse", "dbt"},
         params={"force": Param(False, type="boolean", description="Run every task, even if nothing is pending")},

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from sluice.cli import batch, declare, load, quarantine, source, verify
+from sluice.cli import backfill, batch, declare, load, quarantine, source, verify
 from sluice.errors import SluiceError
 from sluice.gates.cli import app as gate_app
 from sluice.settings import SettingsError
@@ -28,9 +28,11 @@ app = typer.Typer(
 app.command()(declare.validate)
 app.command()(declare.generate)
 app.command()(load.load)
+app.command("gaps")(backfill.list_gaps)
 app.command()(verify.verify)
 app.add_typer(source.app, name="source")
 app.add_typer(batch.app, name="batch")
+app.add_typer(backfill.app, name="backfill")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(gate_app, name="gate")
 app.add_typer(shop_app, name="shop")

@@ -109,21 +109,21 @@ def _load_with_lines(path: Path) -> Source:
     if not isinstance(tree, dict):
         raise DeclarationError([Fault(str(path), 1, "source", "the file must hold the fields of one source")])
     try:
-        return Source.model_validate(_plain(tree))
+        return Source.model_validate(plain(tree))
     except ValidationError as error:
-        raise DeclarationError([_fault(path, tree, item) for item in error.errors()]) from None
+        raise DeclarationError([fault(path, tree, item) for item in error.errors()]) from None
 
 
-def _plain(node: Any) -> Any:
+def plain(node: Any) -> Any:
     """The same tree without ruamel's own classes, which pydantic need not know."""
     if isinstance(node, dict):
-        return {str(key): _plain(value) for key, value in node.items()}
+        return {str(key): plain(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [_plain(value) for value in node]
+        return [plain(value) for value in node]
     return node
 
 
-def _fault(path: Path, tree: Any, error: Any) -> Fault:
+def fault(path: Path, tree: Any, error: Any) -> Fault:
     """Where in the file a validation error is, and what it says in words."""
     line, node, names = tree.lc.line + 1, tree, []
     for part in error["loc"]:

@@ -195,3 +195,24 @@ create table if not exists ops.model_run (
 );
 create index if not exists model_run_run on ops.model_run (run_id, model);
 create index if not exists model_run_model on ops.model_run (model, model_run_id desc);
+
+-- A backfill that a person asked for: past intervals of a DAG, run through Airflow's own backfill.
+create table if not exists ops.backfill (
+    backfill_id bigint generated always as identity primary key,
+    dag_id text not null,
+    engine_id bigint not null unique, -- Airflow's own number of it
+    range_start timestamptz not null,
+    range_end timestamptz not null,
+    intervals int not null,
+    reprocess text not null check (reprocess in ('none', 'failed', 'completed')),
+    state text not null default 'running' check (state in ('running', 'success', 'failed')),
+    runs_succeeded int not null default 0,
+    runs_failed int not null default 0,
+    rows_applied bigint not null default 0,
+    rows_deleted bigint not null default 0,
+    asked_by text not null,
+    asked_at timestamptz not null default clock_timestamp(),
+    finished_at timestamptz,
+    reason text,
+    plan text -- the reviewed file it came from
+);

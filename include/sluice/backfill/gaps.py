@@ -1,0 +1,94 @@
+"""Gaps: intervals of a source that should be in staging and are not.
+
+Only tables whose units are intervals of time have them: dated files and resources that are read by day. A cursor reads
+on from where it stopped, however long that was, and a live table can't be asked about the past.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+
+import psycopg
+
+from sluice.declarations import Source, Table
+from sluice.readers.base import now
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A half-open range without published data. `why`: never read, refused or abandoned."""
+
+    source: str
+    table_name: str
+    start: datetime
+    end: datetime
+    intervals: int
+    why: str
+
+
+def step_of(table: Table) -> timedelta | None:
+    """The length of one interval of the table: a day or an hour; None if its units are not intervals."""
+    origin = table.origin
+    if origin.files is not None:
+        text = origin.files.path
+    elif origin.rest is not None:
+        text = " ".join([origin.rest.path, *origin.rest.params.values()])
+    else:
+        return None
+    if "{date" not in text:
+        return None
+    return timedelta(hours=1) if "{hour" in text else timedelta(days=1)
+
+
+def gaps(connection: psycopg.Connection, source: Source, table: Table) -> list[Gap]:
+    """Ranges from the declared start to now, oldest first; neighbours with the same reason are one."""
+    step = step_of(table)
+    if step is None:
+        return []
+    begin = datetime.combine(table.start or source.start, time(), UTC)
+    rows = connection.execute(
+        """
+        with expected as (
+            select series.starts_at, series.starts_at + %(step)s as ends_at
+            from generate_series(%(begin)s::timestamptz, %(now)s::timestamptz - %(step)s, %(step)s)
+                as series (starts_at)
+        ),
+
+        judged as (
+            select expected.starts_at, expected.ends_at,
+                case
+                    when bool_or(batch.state in ('published', 'unchanged')) then null
+                    when bool_or(batch.state = 'refused') then 'refused'
+                    when count(batch.batch_id) > 0 then 'abandoned'
+                    else 'never read'
+                end as why
+            from expected
+            left join ops.batch as batch
+                on batch.source = %(source)s and batch.table_name = %(table)s and batch.part = 'unit'
+                and batch.interval_start < expected.ends_at and batch.interval_end > expected.starts_at
+            group by expected.starts_at, expected.ends_at
+        ),
+
+        numbered as (
+            select *,
+                row_number() over (order by starts_at)
+                - row_number() over (partition by why order by starts_at) as island
+            from judged
+        )
+
+        select min(starts_at), max(ends_at), count(*), why
+        from numbered
+        where why is not null
+        group by why, island
+        order by 1
+        """,
+        {
+            "step": step,
+            "begin": begin,
+            "now": now(source),
+            "source": source.source,
+            "table": table.name,
+        },
+    ).fetchall()
+    return [Gap(source.source, table.name, *row) for row in rows]

@@ -1,0 +1,94 @@
+"""`sluice gaps` and `sluice backfill`: intervals that were never loaded, and the backfills that people asked for."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from sluice import settings, warehouse
+from sluice.backfill import records
+from sluice.backfill.gaps import Gap, gaps
+from sluice.cli.common import show, tables_named
+from sluice.declarations import Source, Table, load_folder
+from sluice.errors import SluiceError
+from sluice.loading import RunContext
+from sluice.loading import load as load_table
+
+app = typer.Typer(no_args_is_help=True, help="Backfills that people asked for, and what came of them.")
+
+
+@app.command("list")
+def list_backfills(limit: Annotated[int, typer.Option(min=1, help="How many, the latest first")] = 30) -> None:
+    """The latest backfills. `airflow dags backfill` makes one; `airflow sluice backfills` also settles ended ones."""
+    with warehouse.connect() as connection:
+        rows = records(connection, limit)
+    show(
+        ["backfill", "dag", "from", "to", "intervals", "reprocess", "state", "succeeded", "failed", "applied",
+         "deleted", "asked by", "asked at", "finished at", "reason"],
+        rows,
+        empty="no backfill was asked for yet: airflow dags backfill --help",
+    )  # fmt: skip
+
+
+def list_gaps(
+    name: Annotated[str, typer.Argument(help="<source> or <source>.<table>; without it, all")] = "",
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Load what is missing, without Airflow; rehearses without --yes")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --fill: do it")] = False,
+) -> None:
+    """Intervals of dated files and resources that staging does not hold, and why. --fill loads them.
+
+    Exit code 0: no gap is left; 1: there are gaps.
+    """
+    tables = tables_named(name) if name else _all()
+    found = _find(tables)
+    show(
+        ["table", "from", "to", "intervals", "why"],
+        [
+            [f"{g.source}.{g.table_name}", f"{g.start:%Y-%m-%d %H:%M}", f"{g.end:%Y-%m-%d %H:%M}", g.intervals, g.why]
+            for g in found
+        ],
+        empty="no gaps",
+    )
+    if not found:
+        return
+    if fill and yes:
+        _fill(tables, found)
+        left = _find(tables)
+        print(f"{sum(gap.intervals for gap in left)} intervals are still missing" if left else "no gap is left")
+        raise typer.Exit(1 if left else 0)
+    again = " ".join(filter(None, ["sluice gaps", name, "--fill --yes"]))
+    print(f"{'A rehearsal: nothing was loaded. ' if fill else ''}Load them: {again}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def _all() -> list[tuple[Source, Table]]:
+    found = load_folder(settings.sources_dir())
+    return [(source, table) for source in found.sources.values() for table in source.tables.values()]
+
+
+def _find(tables: list[tuple[Source, Table]]) -> list[Gap]:
+    with warehouse.connect() as connection:
+        found = [gap for source, table in tables for gap in gaps(connection, source, table)]
+    return found
+
+
+def _fill(tables: list[tuple[Source, Table]], found: list[Gap]) -> None:
+    by_name = {(source.source, table.name): (source, table) for source, table in tables}
+    run_id = f"gaps:{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    for gap in found:
+        source, table = by_name[gap.source, gap.table_name]
+        try:
+            done = load_table(source, table, RunContext(run_id, (gap.start, gap.end)))
+        except SluiceError as error:
+            print(f"{gap.source}.{gap.table_name}: {error}", file=sys.stderr)
+            continue
+        applied = sum(published.rows_applied for published in done)
+        print(
+            f"{gap.source}.{gap.table_name} from {gap.start:%Y-%m-%d}: {len(done)} units, {applied} rows",
+            file=sys.stderr,
+        )

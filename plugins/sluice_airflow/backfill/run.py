@@ -1,0 +1,206 @@
+"""What `airflow dags backfill` does: Airflow 2's options, Airflow 3's engine, waiting and progress in between."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from airflow.utils.cli import action_cli
+from airflow.utils.providers_configuration_loader import providers_configuration_loaded
+
+from sluice_airflow.backfill import engine
+from sluice_airflow.backfill.request import Misuse, Request, requests_of
+
+
+@action_cli
+@providers_configuration_loaded
+def backfill(args: Namespace) -> None:
+    """Entry point of the command."""
+    with _plain_errors():
+        requests = requests_of(args)
+        if args.task_regex:
+            raise SystemExit(max(_clear(request, args) for request in requests))
+        raise SystemExit(max(_one(request, args) for request in requests))
+
+
+@action_cli
+@providers_configuration_loaded
+def backfills(args: Namespace) -> None:
+    """Entry point of `airflow sluice backfills`: settle what has ended meanwhile, then list."""
+    from sluice.backfill import open_records, records
+    from sluice.cli.common import show
+
+    with _plain_errors(), _ledger() as connection:
+        for engine_id in open_records(connection):
+            _settle(engine_id, connection)
+        show(
+            ["backfill", "dag", "from", "to", "intervals", "reprocess", "state", "succeeded", "failed", "applied",
+             "deleted", "asked by", "asked at", "finished at", "reason"],
+            records(connection),
+            empty="no backfill was asked for yet: airflow dags backfill --help",
+        )  # fmt: skip
+
+
+def _one(request: Request, args: Namespace) -> int:
+    """One backfill, from rehearsal to its end. Returns the exit code."""
+    planned = engine.rehearse(request)
+    span = f"{request.start:%Y-%m-%d} to {request.end:%Y-%m-%d}"
+    if not planned:
+        hint = "" if request.reprocess == "completed" else "; --reset-dagruns runs intervals again that have a run"
+        print(f"{request.dag_id}: nothing to run from {span}{hint}")
+        return 0
+    print(f"{request.dag_id}: {len(planned)} intervals from {span}, at most {request.max_active_runs} at once")
+    for when in planned if args.dry_run or len(planned) <= 5 else [*planned[:3], None, planned[-1]]:
+        print(f"  {when:%Y-%m-%d %H:%M} UTC" if when else "  …")
+    if args.dry_run:
+        print("A rehearsal: nothing was run.")
+        return 0
+    if request.reprocess != "none" and not args.yes and not _agreed(request):
+        print("Nothing was run.")
+        return 1
+    engine.refuse_if_paused(request.dag_id)
+    engine_id = engine.create(request)
+    print(f"backfill {engine_id} is made; the web UI shows it on the page of {request.dag_id}", flush=True)
+    _record(request, engine_id, len(planned))
+    if args.detach:
+        print("Not waiting. How far it is: airflow sluice backfills")
+        return 0
+    return _wait(engine_id, request.dag_id)
+
+
+def _agreed(request: Request) -> bool:
+    what = "failed runs" if request.reprocess == "failed" else "runs that are there already, also successful ones"
+    if not sys.stdin.isatty():
+        raise Misuse(f"this would run again {what}; say --yes")
+    return input(f"Run again {what}? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _wait(engine_id: int, dag_id: str) -> int:
+    """Show how far it is until every run has ended. Ctrl-C leaves it running."""
+    started, shown = time.monotonic(), ""
+    try:
+        while True:
+            runs = engine.runs(engine_id)
+            ended = [state for _, state in runs if state in engine.ENDED]
+            line = (
+                f"{len(ended)} of {len(runs)} intervals done, {sum(s == 'running' for _, s in runs)} running, "
+                f"{ended.count('failed')} failed"
+            )
+            if line != shown:
+                print(f"[{time.monotonic() - started:5.0f} s] {line}", flush=True)
+                shown = line
+            if len(ended) == len(runs):
+                break
+            time.sleep(engine.POLL)
+    except KeyboardInterrupt:
+        print(f"\nNo longer waiting; backfill {engine_id} goes on. The web UI pauses or cancels it, at {dag_id}.")
+        return 130
+    failed = [run_id for run_id, state in runs if state == "failed"]
+    for run_id in failed[:10]:
+        print(f"failed: {run_id}")
+    with _ledger() as connection:
+        outcome = _settle(engine_id, connection)
+    if outcome is not None:
+        print(f"{outcome.rows_applied} rows applied, {outcome.rows_deleted} deleted in staging; the warehouse follows")
+    if failed:
+        print(f"Run the failed ones again: airflow dags backfill {dag_id} -s … -e … --rerun-failed-tasks --yes")
+    return 1 if failed else 0
+
+
+@contextmanager
+def _ledger() -> Iterator[Any]:
+    from sluice import warehouse
+    from sluice_airflow.connections import use_airflow_connections
+
+    use_airflow_connections()
+    with warehouse.connect() as connection:
+        yield connection
+
+
+def _record(request: Request, engine_id: int, intervals: int) -> None:
+    from sluice.backfill import Asked, start
+
+    with _ledger() as connection:
+        start(
+            connection,
+            Asked(
+                dag_id=request.dag_id,
+                engine_id=engine_id,
+                range_start=request.start,
+                range_end=request.end,
+                intervals=intervals,
+                reprocess=request.reprocess,
+                asked_by=engine.user() or "unknown",
+                reason=request.reason,
+                plan=request.plan,
+            ),
+        )
+
+
+def _settle(engine_id: int, connection: Any) -> Any:
+    """Write down the end of a backfill, if it has ended."""
+    from sluice.backfill import finish
+
+    runs = engine.runs(engine_id)
+    if any(state not in engine.ENDED for _, state in runs):
+        return None
+    by_state = {wanted: [run_id for run_id, state in runs if state == wanted] for wanted in engine.ENDED}
+    return finish(connection, engine_id, by_state["success"], by_state["failed"])
+
+
+def _clear(request: Request, args: Namespace) -> int:
+    """`--task-regex`: Airflow 3 has no backfill of single tasks; clearing them in runs that exist is the same thing."""
+    from airflow.models.serialized_dag import SerializedDagModel
+    from airflow.serialization.definitions.dag import SerializedDAG
+    from airflow.utils.session import create_session
+
+    if not (request.reprocess == "completed" or args.dry_run):
+        raise Misuse(
+            "--task-regex runs tasks of existing runs again: say --reset-dagruns with it, or --dry-run to see which"
+        )
+    with create_session() as session:
+        dag = SerializedDagModel.get_dag(request.dag_id, session=session)
+    tasks = dag.partial_subset(task_ids=args.task_regex, include_downstream=False, include_upstream=False)
+    if not tasks.task_ids:
+        raise Misuse(f"no task of {request.dag_id} matches {args.task_regex!r}. It has: {', '.join(dag.task_ids)}")
+
+    def clear(dry_run: bool) -> Sequence[Any]:
+        found = SerializedDAG.clear_dags([tasks], start_date=request.start, end_date=request.end, dry_run=dry_run)
+        return found if isinstance(found, list | tuple | set) else []
+
+    found = clear(dry_run=True)
+    print(f"{request.dag_id}: {len(found)} task instances match {args.task_regex!r} in runs that exist")
+    if args.dry_run or not found:
+        print("A rehearsal: nothing was run." if args.dry_run else "Nothing to run.")
+        return 0
+    if not args.yes and not _agreed(request):
+        print("Nothing was run.")
+        return 1
+    clear(dry_run=False)
+    print("They were cleared, and run again when a slot is free. The grid of the DAG shows them.")
+    return 0
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """A mistake of the user's is a sentence and exit code 2; a refusal of the ledger's or the warehouse's is 1."""
+    import psycopg
+
+    from sluice.errors import SluiceError
+    from sluice.settings import SettingsError
+
+    try:
+        yield
+    except Misuse as error:
+        print(f"airflow dags backfill: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (SluiceError, SettingsError) as error:
+        print(f"airflow dags backfill: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except psycopg.OperationalError as error:
+        print(f"airflow dags backfill: the warehouse can't be reached: {str(error).splitlines()[0]}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,143 @@
+"""`airflow dags backfill`: the command that Airflow 3 removed. Through the real command line of the installed Airflow, so
+that an upgrade that moves the ground under it fails here and not at a person's terminal."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+HOME = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def airflow(tmp_path: Path):
+    """Run `airflow …` without a database."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("airflow")), *arguments],
+            env={**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+def test_the_command_is_where_people_look_for_it(airflow) -> None:
+    shown = airflow("dags", "backfill", "--help")
+    assert shown.returncode == 0, shown.stderr
+    assert "usage: airflow dags backfill" in shown.stdout.lower()
+    for option in (
+        *("--start-date", "--end-date", "--dry-run", "--reset-dagruns", "--rerun-failed-tasks", "--run-backwards"),
+        *("--conf", "--max-active-runs", "--task-regex", "--yes", "--detach", "--treat-dag-id-as-regex"),
+    ):
+        assert option in shown.stdout
+
+
+def test_the_same_command_is_in_a_group_of_our_own(airflow) -> None:
+    shown = airflow("sluice", "--help")
+    assert shown.returncode == 0, shown.stderr
+    assert "backfill" in shown.stdout
+    assert "backfills" in shown.stdout
+
+
+def test_the_functions_of_airflow_that_it_stands_on_are_as_they_were() -> None:
+    """They are private. When this fails after an upgrade, read airflow/models/backfill.py, and mend
+    plugins/sluice_airflow/backfill/engine.py."""
+    from airflow.models import backfill
+
+    assert set(inspect.signature(backfill._create_backfill).parameters) == {
+        *("dag_id", "from_date", "to_date", "max_active_runs", "reverse", "dag_run_conf"),
+        *("triggering_user_name", "reprocess_behavior", "run_on_latest_version"),
+    }
+    assert set(inspect.signature(backfill._do_dry_run).parameters) == {
+        *("dag_id", "from_date", "to_date", "reverse", "reprocess_behavior", "session", "dag_run_conf"),
+    }
+    assert {behavior.value for behavior in backfill.ReprocessBehavior} == {"none", "failed", "completed"}
+    for refusal in (
+        *("AlreadyRunningBackfill", "DagNonPeriodicScheduleException", "InvalidBackfillDate", "InvalidBackfillConf"),
+        *("InvalidBackfillDateRange", "InvalidBackfillDirection", "InvalidReprocessBehavior", "NoBackfillRunsToCreate"),
+    ):
+        assert issubclass(getattr(backfill, refusal), Exception)
+
+
+def given(**options: object) -> Namespace:
+    """The options of a command line, the rest absent."""
+    from sluice_airflow.backfill.commands import ARGS
+
+    names = [argument.flags[-1].lstrip("-").replace("-", "_") for argument in ARGS]
+    return Namespace(**{**dict.fromkeys(names), "dag_id": "ingest_shop", **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, "give a range"),
+        ({"dag_id": None, "start_date": "2026-01-01"}, "name the DAG"),
+        ({"start_date": "yesterday"}, "not a date"),
+        ({"start_date": "2026-02-01", "end_date": "2026-01-01"}, "is after"),
+        ({"start_date": "2026-01-01", "conf": "{"}, "not JSON"),
+        ({"start_date": "2026-01-01", "conf": "[1]"}, "must be a JSON object"),
+        ({"start_date": "2026-01-01", "reset_dagruns": True, "rerun_failed_tasks": True}, "give one"),
+        ({"start_date": "2026-01-01", "plan": "x.yml"}, "leave them out"),
+        ({"start_date": "2026-01-01", "mark_success": True}, "--mark-success is gone"),
+        ({"start_date": "2026-01-01", "ignore_dependencies": True}, "--task-regex"),
+        ({"start_date": "2026-01-01", "pool": "slow"}, "--pool is gone"),
+        ({"start_date": "2026-01-01", "disable_retry": True}, "--disable-retry is gone"),
+    ],
+)
+def test_an_option_without_a_meaning_says_what_to_do_instead(options: dict[str, object], says: str) -> None:
+    from sluice_airflow.backfill.request import Misuse, requests_of
+
+    with pytest.raises(Misuse, match=says):
+        requests_of(given(**options))
+
+
+def test_a_plan_says_all_that_the_options_would(tmp_path: Path) -> None:
+    from sluice_airflow.backfill.request import Request, requests_of
+
+    plan = tmp_path / "january.yml"
+    plan.write_text(
+        "dag: ingest_shop\nstart: 2026-01-01\nend: 2026-01-31\nreason: Lyon sent January again\nreprocess: completed\n"
+    )
+    assert requests_of(given(dag_id=None, plan=str(plan))) == [
+        Request(
+            dag_id="ingest_shop",
+            start=datetime(2026, 1, 1, tzinfo=UTC),
+            end=datetime(2026, 1, 31, 23, 59, 59, 999999, tzinfo=UTC),
+            reprocess="completed",
+            reason="Lyon sent January again",
+            plan=str(plan),
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("dag: ingest_shop\nstart: 2026-01-01\nend: 2026-01-31\n", "reason: is required"),
+        ("dag: x\nstart: 2026-02-01\nend: 2026-01-31\nreason: to see what happens\n", "start is after end"),
+        ("dag: x\nstart: soon\nend: 2026-01-31\nreason: to see what happens\n", r"plan.yml:2: start"),
+        ("dag: x\nstart: 2026-01-01\nend: 2026-01-31\nreason: to see it\nwhy: now\n", r"plan.yml:5: why"),
+        ("dag: [\n", "plan.yml:"),
+        ("just words\n", "must hold the fields"),
+    ],
+)
+def test_a_plan_with_faults_names_the_line_and_runs_nothing(tmp_path: Path, text: str, says: str) -> None:
+    from sluice.backfill import PlanError, load_plan
+
+    plan = tmp_path / "plan.yml"
+    plan.write_text(text)
+    with pytest.raises(PlanError, match=says) as raised:
+        load_plan(plan)
+    assert "othing was run" in str(raised.value)

@@ -1,0 +1,80 @@
+"""Intervals that were never loaded are found, with the reason, and one command fills them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from typer.testing import CliRunner
+
+from sluice import warehouse as sessions
+from sluice.backfill.gaps import gaps
+from sluice.cli import app
+from sluice.declarations import load_file
+from sluice.errors import GateRefused
+from tests.loading.conftest import World
+
+STOCK = """
+stock:
+  description: a daily list
+  from: {files: {connection: drop, path: "stock/{date}.csv"}}
+  mode: append
+  key: [sku]
+  start: 2026-01-01
+  columns:
+    sku: {type: text, required: true}
+    pieces: {type: integer, required: true}
+live:
+  description: has no intervals
+  from: {files: {connection: drop, path: "live.csv"}}
+  mode: full
+  key: [sku]
+  columns: {sku: {type: text, required: true}}
+"""
+
+
+def found(world: World, table: str = "stock") -> list[tuple[str, str, int, str]]:
+    source = load_file(world.sources / "shop.yml")
+    with sessions.connect() as connection:
+        return [
+            (f"{gap.start:%m-%d}", f"{gap.end:%m-%d}", gap.intervals, gap.why)
+            for gap in gaps(connection, source, source.tables[table])
+        ]
+
+
+@pytest.fixture
+def delivered(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """It is the 8th; of the seven days before, three were delivered, and one of them is broken."""
+    clock = f"clock: {{connection: db, query: \"select timestamptz '{datetime(2026, 1, 8, 1, tzinfo=UTC)}'\"}}\n"
+    world.declare(STOCK, head=clock)
+    for day, body in (("01", "sku,pieces\na,1\n"), ("04", "sku,pieces\na,2\n"), ("05", "sku\na\n")):
+        world.deliver(f"stock/2026-01-{day}.csv", body)
+    with pytest.raises(GateRefused):
+        world.load("stock")
+    return world
+
+
+def test_gaps_are_ranges_with_their_reason(delivered: World) -> None:
+    assert found(delivered) == [
+        ("01-02", "01-04", 2, "never read"),
+        ("01-05", "01-06", 1, "refused"),
+        ("01-06", "01-08", 2, "never read"),
+    ]
+    assert found(delivered, "live") == []
+
+
+def test_one_command_fills_what_was_delivered_meanwhile_and_says_what_is_left(delivered: World) -> None:
+    for day in ("02", "03", "05", "06"):
+        delivered.deliver(f"stock/2026-01-{day}.csv", "sku,pieces\na,1\n")
+    rehearsed = CliRunner().invoke(app, ["gaps", "--fill"])
+    assert rehearsed.exit_code == 1
+    assert "nothing was loaded" in rehearsed.stderr
+    assert len(found(delivered)) == 3
+    filled = CliRunner().invoke(app, ["gaps", "shop.stock", "--fill", "--yes"])
+    assert filled.exit_code == 1, filled.output
+    assert "1 intervals are still missing" in filled.stdout
+    delivered.deliver("stock/2026-01-07.csv", "sku,pieces\na,1\n")
+    last = CliRunner().invoke(app, ["gaps", "shop.stock", "--fill", "--yes"])
+    assert last.exit_code == 0
+    assert "no gap is left" in last.stdout
+    assert delivered.query("select count(distinct unit) from ops.batch where state = 'published'") == [(7,)]
