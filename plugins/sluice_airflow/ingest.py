@@ -100,8 +100,8 @@ def _page(source: Source, path: Path) -> str:
 
             - A failed task: clear it. What was landed or published already is recognised, never loaded twice.
             - Everything that is pending: trigger the DAG. It takes no parameters.
-            - Past intervals: `airflow backfill create --dag-id ingest_{source} --from-date … --to-date …
-              --reprocess-behavior completed`. The warehouse converges by itself.
+            - Past intervals: `airflow dags backfill ingest_{source} -s … -e … --reset-dagruns`. The warehouse
+              converges by itself.
             - What came of it: `sluice gate show`, or `ops.batch` and `ops.quarantine` in the warehouse.
         """
     ).format(

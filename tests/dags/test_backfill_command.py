@@ -1,5 +1,8 @@
-"""`airflow dags backfill`: the command that Airflow 3 removed. Through the real command line of the installed Airflow, so
-that an upgrade that moves the ground under it fails here and not at a person's terminal."""
+"""`airflow dags backfill`: the command that Airflow 3 removed.
+
+Through the real command line of the installed Airflow, so that an upgrade that moves the ground under it fails here and
+not at a person's terminal.
+"""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_gaps_are_ranges_with_their_reason(delivered: World) -> None:
 
 def test_one_command_fills_what_was_delivered_meanwhile_and_says_what_is_left(delivered: World) -> None:
     for day in ("02", "03", "05", "06"):
-        delivered.deliver(f"stock/2026-01-{day}.csv", "sku,pieces\na,1\n")
+        delivered.deliver(f"stock/2026-01-{day}.csv", f"sku,pieces\na,1{day}\n")
     rehearsed = CliRunner().invoke(app, ["gaps", "--fill"])
     assert rehearsed.exit_code == 1
     assert "nothing was loaded" in rehearsed.stderr
@@ -73,7 +73,7 @@ def test_one_command_fills_what_was_delivered_meanwhile_and_says_what_is_left(de
     filled = CliRunner().invoke(app, ["gaps", "shop.stock", "--fill", "--yes"])
     assert filled.exit_code == 1, filled.output
     assert "1 intervals are still missing" in filled.stdout
-    delivered.deliver("stock/2026-01-07.csv", "sku,pieces\na,1\n")
+    delivered.deliver("stock/2026-01-07.csv", "sku,pieces\na,107\n")
     last = CliRunner().invoke(app, ["gaps", "shop.stock", "--fill", "--yes"])
     assert last.exit_code == 0
     assert "no gap is left" in last.stdout
