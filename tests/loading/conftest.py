@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -92,3 +92,32 @@ def world(
     monkeypatch.setenv("AIRFLOW_CONN_DB", source_url)
     yield made
     postgres.drop(source_url)  # type: ignore[attr-defined]
+
+
+class Killed(BaseException):
+    """What a crash looks like from inside: nothing catches it."""
+
+
+@pytest.fixture
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], Callable[[], int]]:
+    """Crash the process, as far as the database can tell, at statement k: the session is gone without commit or
+    rollback."""
+
+    real = psycopg.Cursor.execute
+
+    def arm(k: int | None) -> Callable[[], int]:
+        count = 0
+
+        def execute(self: psycopg.Cursor, *args: object, **kwargs: object) -> psycopg.Cursor:
+            nonlocal count
+            if self.connection.info.parameter_status("application_name") == "sluice":
+                count += 1
+                if count == k:
+                    self.connection.close()
+                    raise Killed
+            return real(self, *args, **kwargs)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(psycopg.Cursor, "execute", execute)
+        return lambda: count
+
+    return arm

@@ -4,43 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import psycopg
 import pytest
 
 from sluice.declarations import load_file
 from sluice.errors import LandingLost, LeaseHeld, StaleLease
 from sluice.loading import RunContext, audit, land, publish
-from tests.loading.conftest import World
+from tests.loading.conftest import Killed, World
 from tests.loading.test_full_extracts import DAYS, THINGS, deliver, meaning_in, meaning_of
-
-
-class Killed(BaseException):
-    """What a crash looks like from inside: nothing catches it."""
-
-
-@pytest.fixture
-def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], Callable[[], int]]:
-    """Crash the process, as far as the database can tell, at statement k: the session is gone without commit or
-    rollback."""
-
-    real = psycopg.Cursor.execute
-
-    def arm(k: int | None) -> Callable[[], int]:
-        count = 0
-
-        def execute(self: psycopg.Cursor, *args: object, **kwargs: object) -> psycopg.Cursor:
-            nonlocal count
-            if self.connection.info.parameter_status("application_name") == "sluice":
-                count += 1
-                if count == k:
-                    self.connection.close()
-                    raise Killed
-            return real(self, *args, **kwargs)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(psycopg.Cursor, "execute", execute)
-        return lambda: count
-
-    return arm
 
 
 def test_L1_a_crash_at_every_statement_leaves_the_same_state_after_the_retry(

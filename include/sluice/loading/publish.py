@@ -268,9 +268,34 @@ def _assert_state(connection: psycopg.Connection, table: Table, batch: Batch, ea
         ),
     )
     applied = connection.execute(_insert(table, batch.batch_id, rows), parameters).rowcount
+    applied += _say_held(connection, table, batch)
     deleted = 0 if batch.deletes_withheld else _bury(connection, table, batch, inclusive=False)
     _restate_next(connection, table, batch, earlier)
     return applied, deleted
+
+
+def _say_held(connection: psycopg.Connection, table: Table, batch: Batch) -> int:
+    """A key of which another row of the extract is in quarantine is stored even if it says nothing new: else nobody
+    could tell, when that row is replayed, that the extract held the key already."""
+    rows = sql.SQL(
+        """
+        select landed.* from {rows} as landed
+        where jsonb_build_array({key})::text = any(array(
+                select key from ops.quarantine where batch_id = {batch} and key is not null
+            ))
+            and not exists (select from {log} as log where log._batch_id = {batch} and {same_key})
+        """
+    ).format(
+        rows=landing_table(batch.batch_id, "rows"),
+        key=log.names(table.key, "landed"),
+        batch=sql.Literal(batch.batch_id),
+        log=log.relation(table),
+        same_key=log.same_key(table, "log", "landed"),
+    )
+    known = "select exists (select from ops.quarantine where batch_id = %s and key is not null)"
+    if not connection.execute(known, [batch.batch_id]).fetchone()[0]:  # type: ignore[index]
+        return 0
+    return connection.execute(_insert(table, batch.batch_id, rows)).rowcount
 
 
 def _bury(connection: psycopg.Connection, table: Table, batch: Batch, *, inclusive: bool) -> int:
