@@ -65,5 +65,5 @@ def load_plan(path: Path) -> Plan:
     try:
         return Plan.model_validate(plain(tree))
     except ValidationError as error:
-        faults = "\n".join(str(fault(path, tree, item)) for item in error.errors())
+        faults = "\n".join(str(fault(path, tree, item, Plan)) for item in error.errors())
         raise PlanError(f"{faults}\nNothing was run") from None

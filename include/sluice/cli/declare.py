@@ -2,25 +2,96 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
+from dataclasses import asdict
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from sluice import settings
-from sluice.declarations import load_folder
+from sluice.declarations import Declarations, Fault, load_folder
 from sluice.declarations.generated import write_all
 
 
-def validate() -> None:
-    """Check every declaration and say all faults at once, each with file, line and field."""
+class Format(StrEnum):
+    """How faults are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    GITHUB = "github"
+
+
+def validate(
+    format: Annotated[
+        Format, typer.Option("--format", help="text for people, json for editors, github for annotations of a CI run")
+    ] = Format.TEXT,
+) -> None:
+    """Check every declaration and say all faults at once, each with file, line and field.
+
+    \b
+    sluice validate
+    sluice validate --format json | jq '.faults[].message'
+    sluice validate --format github       # in a workflow: each fault stands beside its line
+
+    A broken file breaks only its own source; the others go on. A connection that is not set here is a warning: it may
+    be set where Airflow runs.
+
+    \b
+    Exit codes: 0 no fault (warnings or not); 1 a fault, or no source at all; 2 misused.
+    """
     found = load_folder(settings.sources_dir())
-    for fault in found.faults:
-        print(fault)
+    faults = [*found.faults, *_unset_connections(found)]
     tables = sum(len(source.tables) for source in found.sources.values())
-    print(f"{len(found.sources)} sources with {tables} tables can be used; {len(found.faults)} faults")
+    if format is Format.JSON:
+        print(
+            json.dumps(
+                {"sources": len(found.sources), "tables": tables, "faults": [asdict(f) for f in faults]}, indent=2
+            )
+        )
+    else:
+        for fault in faults:
+            print(_annotation(fault) if format is Format.GITHUB else fault)
+    if format is Format.TEXT:
+        warned = f", {len(faults) - len(found.faults)} warnings" if len(faults) > len(found.faults) else ""
+        print(f"{len(found.sources)} sources with {tables} tables can be used; {len(found.faults)} faults{warned}")
     if found.faults or not found.sources:
         raise typer.Exit(1)
+
+
+def _unset_connections(found: Declarations) -> list[Fault]:
+    """A warning for each connection that can't be resolved here, at the first place that names it."""
+    warnings = []
+    for name, source in found.sources.items():
+        for connection in sorted(source.connections):
+            try:
+                settings.connection(connection)
+            except settings.SettingsError:
+                path = found.paths[name]
+                lines = path.read_text(encoding="utf-8").splitlines()
+                line = next((n for n, text in enumerate(lines, start=1) if re.search(rf"\b{connection}\b", text)), 1)
+                message = f"the connection {connection} is not set here: AIRFLOW_CONN_{connection.upper()}"
+                warnings.append(Fault(str(path), line, "connection", message, "warning"))
+    return warnings
+
+
+def _annotation(fault: Fault) -> str:
+    """A fault as a workflow command of GitHub's."""
+
+    def escaped(text: str, more: str = "") -> str:
+        for char in "%\r\n" + more:
+            text = text.replace(char, f"%{ord(char):02X}")
+        return text
+
+    place = f"file={escaped(_relative(fault.file), ',:')},line={fault.line},title={escaped(fault.field, ',:')}"
+    return f"::{fault.severity} {place}::{escaped(fault.message)}"
+
+
+def _relative(path: str) -> str:
+    home = f"{settings.home()}/"
+    return path.removeprefix(home)
 
 
 def generate(
@@ -28,7 +99,12 @@ def generate(
         bool, typer.Option("--check", help="Write nothing; exit 1 if a file is not what it should be.")
     ] = False,
 ) -> None:
-    """Write what follows from the declarations: dbt's sources and the JSON Schema that editors use."""
+    """Write what follows from the declarations and their model: dbt's sources, Airflow's pools, the JSON Schema that
+    editors use, and the reference of all fields.
+
+    \b
+    Exit codes: 0 written, or nothing to do; 1 with --check a file differs, or a declaration has faults; 2 misused.
+    """
     found = load_folder(settings.sources_dir())
     for fault in found.faults:
         print(f"{fault} (left out)", file=sys.stderr)

@@ -45,10 +45,10 @@ class Csv(Declared):
     header: bool = Field(
         default=True, description="false: no line of names; the fields are the declared columns in their order"
     )
-    encoding: Encoding = "utf-8"
+    encoding: Encoding = Field(default="utf-8", description="Such as utf-8, utf-16, latin-1, cp1252")
     skip_lines: int = Field(default=0, ge=0, description="Lines before the header (or the first record) to leave out")
     comment: str | None = Field(default=None, min_length=1, description="Lines that begin so are left out")
-    trailer: CsvTrailer | None = None
+    trailer: CsvTrailer | None = Field(default=None, description="What the last line is, where it is no record")
 
     @model_validator(mode="after")
     def _distinct(self) -> Csv:
@@ -89,7 +89,7 @@ def _format(value: Any) -> Any:
 class Files(Declared):
     """Files below a connection: local, HTTP(S), S3-compatible, SFTP, or any other protocol that fsspec knows."""
 
-    connection: Name
+    connection: Name = Field(description="Id of the connection that says where the files are")
     path: str = Field(
         min_length=1,
         description="Relative path; placeholders {date} (YYYY-MM-DD), {hour} (HH), {any_name}",

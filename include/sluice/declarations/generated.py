@@ -10,6 +10,7 @@ import yaml
 
 from sluice.declarations.model import Source, Table
 from sluice.declarations.pools import required_pools
+from sluice.declarations.schema import reference_text, schema_text
 
 _HEAD = "# Generated from the declaration include/sources/{source}.yml by `sluice generate`; edit that file.\n"
 
@@ -22,13 +23,14 @@ class _Dumper(yaml.SafeDumper):
 
 
 def write_all(sources: list[Source], home: Path, *, check: bool = False) -> list[Path]:
-    """Write dbt's `sources.yml` of each source, the JSON Schema of declarations and Airflow's pools. Returns the
-    files that differed.
+    """Write dbt's `sources.yml` of each source, the JSON Schema and the reference of declarations, and Airflow's
+    pools. Returns the files that differed.
 
     With `check` nothing is written.
     """
     wanted = {
         home / "docs" / "reference" / "source.schema.json": schema_text(),
+        home / "docs" / "reference" / "declarations.md": reference_text(),
         home / "config" / "pools.json": json.dumps(required_pools(sources), indent=2) + "\n",
     }
     for source in sources:
@@ -68,10 +70,3 @@ def _dbt_table(table: Table) -> dict[str, Any]:
         "config": {"meta": {"key": list(table.key), "mode": table.mode.value}},
         "columns": columns,
     }
-
-
-def schema_text() -> str:
-    """The JSON Schema of a declaration, for editors."""
-    schema = Source.model_json_schema(by_alias=True)
-    schema["title"] = "A Sluice source"
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

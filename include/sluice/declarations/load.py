@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from sluice.declarations.hints import did_you_mean
 from sluice.declarations.model import Source
 
 
@@ -24,9 +26,21 @@ class Fault:
     line: int
     field: str
     message: str
+    severity: Literal["error", "warning"] = "error"
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.field}: {self.message}"
+        warning = "warning: " if self.severity == "warning" else ""
+        return f"{self.file}:{self.line}: {warning}{self.field}: {self.message}"
+
+
+_MEANING = {
+    "missing": "is required",
+    "string_type": "must be text; put figures in quotes",
+    "tuple_type": "must be a list, such as [a, b]",
+    "dict_type": "must hold fields of its own, each on a line below it",
+    "model_type": "must hold fields of its own, each on a line below it",
+}
+_LONGEST_LOG = 58  # characters; the longest name made from it is that of a snapshot, and Postgres cuts names at 63
 
 
 class DeclarationError(Exception):
@@ -55,23 +69,61 @@ def load_folder(folder: Path) -> Declarations:
         except DeclarationError as error:
             found.faults.extend(error.faults)
             continue
-        if source.source in found.sources:
-            first = found.paths[source.source].name
-            found.faults.append(
-                Fault(str(path), 1, "source", f"{source.source} is already declared in {first}; this file is left out")
-            )
+        if faults := _beside(source, path, found):
+            found.faults.extend(faults)
             continue
         found.sources[source.source] = source
         found.paths[source.source] = path
     return found
 
 
+def _beside(source: Source, path: Path, found: Declarations) -> list[Fault]:
+    """What is wrong with a source only because of those that are there already."""
+    if source.source in found.sources:
+        first = found.paths[source.source].name
+        message = f"{source.source} is already declared in {first}; this file is left out"
+        return [Fault(str(path), line_of(path, ["source"]), "source", message)]
+    logs = {table.log_name: other for other in found.sources.values() for table in other.tables.values()}
+    return [
+        Fault(
+            str(path),
+            line_of(path, ["tables", table.name]),
+            f"tables.{table.name}",
+            f"its change log {table.log_name} is also that of a table of {logs[table.log_name].source} in "
+            f"{found.paths[logs[table.log_name].source].name}; this file is left out",
+        )
+        for table in source.tables.values()
+        if table.log_name in logs
+    ]
+
+
+def line_of(path: Path, names: Sequence[str]) -> int:
+    """The line of a field in a file that can be read; 1 where there is none."""
+    tree, line = YAML(typ="rt").load(path.read_text(encoding="utf-8")), 1
+    for name in names:
+        if not isinstance(tree, dict) or name not in tree:
+            break
+        line, tree = tree.lc.key(name)[0] + 1, tree[name]
+    return line
+
+
 def load_file(path: Path) -> Source:
     """Read one declaration, or raise `DeclarationError` with every fault in it."""
     try:
-        return _load_unchanged(path, path.stat().st_mtime_ns)
-    except (OSError, yaml.YAMLError, ValidationError):
-        return _load_with_lines(path)
+        source = _load_unchanged(path, path.stat().st_mtime_ns)
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):  # ValueError: not UTF-8, and pydantic's own
+        source = _load_with_lines(path)
+    if long := [table for table in source.tables.values() if len(table.log_name) > _LONGEST_LOG]:
+        message = (
+            f"the change log's name {{}} is longer than {_LONGEST_LOG} characters; shorten the source or the table"
+        )
+        raise DeclarationError(
+            [
+                Fault(str(path), line_of(path, ["tables", t.name]), f"tables.{t.name}", message.format(t.log_name))
+                for t in long
+            ]
+        )
+    return source
 
 
 @lru_cache(maxsize=1024)
@@ -81,7 +133,16 @@ def _load_unchanged(path: Path, changed: int) -> Source:
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML without its reading of yes, no, on and off as booleans: YAML 1.2, as ruamel reads it."""
+    """PyYAML without its reading of yes, no, on and off as booleans: YAML 1.2, as ruamel reads it.
+
+    A key that stands twice is a fault; PyYAML itself would silently take the last.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if len({str(key) for key in keys}) < len(keys):
+            raise yaml.constructor.ConstructorError("a key stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -102,16 +163,42 @@ def _load_with_lines(path: Path) -> Source:
     try:
         tree = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
     except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise DeclarationError([Fault(str(path), line, "yaml", str(error.problem))]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DeclarationError([Fault(str(path), 1, "file", f"can't be read: {error}")]) from None
+        mark = error.problem_mark or error.context_mark
+        raise DeclarationError([Fault(str(path), mark.line + 1 if mark else 1, "yaml", _yaml_problem(error))]) from None
+    except YAMLError as error:
+        raise DeclarationError([Fault(str(path), 1, "yaml", str(error).splitlines()[0])]) from None
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        message = f"is not UTF-8 (byte {error.object[error.start]:#04x}); save it as UTF-8"
+        raise DeclarationError([Fault(str(path), line, "file", message)]) from None
+    except OSError as error:
+        raise DeclarationError([Fault(str(path), 1, "file", f"can't be read: {error.strerror}")]) from None
+    except RecursionError:
+        raise DeclarationError([Fault(str(path), 1, "yaml", "is nested too deeply, or contains itself")]) from None
+    if tree is None:
+        raise DeclarationError([Fault(str(path), 1, "file", "is empty; it must hold the fields of one source")])
     if not isinstance(tree, dict):
         raise DeclarationError([Fault(str(path), 1, "source", "the file must hold the fields of one source")])
     try:
         return Source.model_validate(plain(tree))
     except ValidationError as error:
         raise DeclarationError([fault(path, tree, item) for item in error.errors()]) from None
+    except RecursionError:
+        raise DeclarationError([Fault(str(path), 1, "yaml", "contains itself")]) from None
+
+
+def _yaml_problem(error: MarkedYAMLError) -> str:
+    """ruamel's problem in one line, and what people mean when they meet it."""
+    problem = str(error.problem).splitlines()[0]
+    if "'\\t'" in problem:
+        return "a tab where YAML wants spaces"
+    if problem.startswith("found duplicate key"):
+        return problem.split(" with value")[0].replace("found duplicate key", "this key stands twice:")
+    if "another document" in problem:
+        return "a second document begins here (---); a file holds one source"
+    if "mapping values are not allowed" in problem:
+        return f"{problem}: a colon followed by a space belongs in quotes, and fields of one level below each other"
+    return problem
 
 
 def plain(node: Any) -> Any:
@@ -123,8 +210,8 @@ def plain(node: Any) -> Any:
     return node
 
 
-def fault(path: Path, tree: Any, error: Any) -> Fault:
-    """Where in the file a validation error is, and what it says in words."""
+def fault(path: Path, tree: Any, error: Any, model: type[BaseModel] = Source) -> Fault:
+    """Where in the file a validation error is, and what it says in words. `model` is what the file was read as."""
     line, node, names = tree.lc.line + 1, tree, []
     for part in error["loc"]:
         if part == "[key]" or part == (node.get("type") if isinstance(node, dict) else node):
@@ -139,7 +226,14 @@ def fault(path: Path, tree: Any, error: Any) -> Fault:
             pass
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        message = "is not a field here; the file is left out until it is removed or corrected"
-    elif error["type"] == "missing":
-        message = "is required"
+        hint = did_you_mean(error["loc"], model)
+        message = f"is not a field here; {hint or 'remove it'} The file is left out until it is corrected"
+    elif error["type"] in _MEANING:
+        message = _MEANING[error["type"]]
+    named = message.split(maxsplit=1)[0].rstrip(":").split(".")
+    if error["type"] == "value_error" and isinstance(node, dict) and named[0] in node:  # a rule over several fields
+        for part in named:
+            if isinstance(node, dict) and part in node:
+                line, node = node.lc.key(part)[0] + 1, node[part]
+                names.append(part)
     return Fault(str(path), line, ".".join(names) or "source", message)

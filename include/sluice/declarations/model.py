@@ -12,27 +12,43 @@ from datetime import date, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
+from croniter import croniter
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from sluice.declarations.base import Declared, Duration, Name
 from sluice.declarations.files import Files
 
-_TYPE = re.compile(
-    r"^(text|bigint|integer|smallint|boolean|date|timestamptz|timestamp|time|uuid|jsonb|real|double precision|numeric)"
-    r"(\(\s*\d+\s*(,\s*\d+\s*)?\))?$"
+_PRECISION = re.compile(r"\((\d+)")
+_PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
+TYPE_PATTERN = (
+    r"^((text|bigint|integer|smallint|boolean|date|timestamptz|timestamp|time|uuid|jsonb|real|double precision)"
+    r"|numeric(\(\s*\d+\s*(,\s*\d+\s*)?\))?)$"
 )
+_TYPE = re.compile(TYPE_PATTERN)
 
 
 def _type(value: Any) -> str:
     """Check a column type against those that the loader knows how to judge."""
     text = " ".join(str(value).lower().split())
-    if not _TYPE.match(text) or ("(" in text and not text.startswith("numeric")):
+    if not _TYPE.match(text):
         raise ValueError(
             "a type is one of text, bigint, integer, smallint, boolean, date, timestamptz, timestamp, time, uuid, "
             "jsonb, "
             "real, double precision, numeric, numeric(p,s)"
         )
+    if (precision := _PRECISION.search(text)) and not 1 <= int(precision[1]) <= 1000:
+        raise ValueError("numeric holds from 1 to 1000 digits")
     return text
+
+
+def _schedule(value: Any) -> Any:
+    """Check a cron expression before Airflow meets it, where it would be a DAG that does not load."""
+    if isinstance(value, str) and not (value in _PRESETS or (len(value.split()) == 5 and croniter.is_valid(value))):
+        raise ValueError(
+            f"{value!r} is no cron expression; five fields say minute, hour, day of month, month and day of week, in "
+            'UTC, such as "30 4 * * *"'
+        )
+    return value
 
 
 ColumnType = Annotated[str, BeforeValidator(_type)]
@@ -82,7 +98,7 @@ class Column(Declared):
 class PostgresTable(Declared):
     """A table or a query of a Postgres database."""
 
-    connection: Name
+    connection: Name = Field(description="Id of the connection to the database")
     table: str | None = Field(default=None, description="schema.table")
     query: str | None = Field(default=None, description="A select, instead of a table")
 
@@ -96,21 +112,21 @@ class PostgresTable(Declared):
 class Page(Declared):
     """Pages by number: ask `param`=1, 2, … until the body's `pages` is reached."""
 
-    param: str = "page"
-    size_param: str | None = None
-    size: int | None = None
+    param: str = Field(default="page", description="Query parameter of the number")
+    size_param: str | None = Field(default=None, description="Query parameter of the page's size")
+    size: int | None = Field(default=None, description="Rows to ask for in one page")
     pages: str = Field(default="pages", description="Field of the body that holds the number of pages")
 
 
 class Rest(Declared):
     """A JSON resource over HTTP."""
 
-    connection: Name
-    path: str
+    connection: Name = Field(description="Id of the connection to the service")
+    path: str = Field(description="Path of the resource below the connection's address; {date} makes one unit per day")
     params: dict[str, str] = Field(default_factory=dict, description="Query parameters; {date} makes one unit per day")
     items: str = Field(default="items", description="Field of the body that holds the rows")
     total: str | None = Field(default=None, description="Field of the body that holds the row count: the control total")
-    page: Page | None = None
+    page: Page | None = Field(default=None, description="How the resource is paged; without it, one answer is all")
     retries: int = Field(
         default=6, ge=0, le=20, description="Tries after the first, for 429, 5xx and broken connections"
     )
@@ -119,9 +135,9 @@ class Rest(Declared):
 class From(Declared):
     """Where a table comes from: exactly one kind."""
 
-    files: Files | None = None
-    postgres: PostgresTable | None = None
-    rest: Rest | None = None
+    files: Files | None = Field(default=None, description="Files: CSV or JSON Lines")
+    postgres: PostgresTable | None = Field(default=None, description="A table or a query of a Postgres database")
+    rest: Rest | None = Field(default=None, description="A JSON resource over HTTP")
 
     @model_validator(mode="after")
     def _one_of(self) -> From:
@@ -138,7 +154,7 @@ class From(Declared):
 class Cursor(Declared):
     """The column that grows when a row changes, and how far back a reading must overlap the last."""
 
-    column: Name
+    column: Name = Field(description="A timestamptz that is set at every change and never null")
     overlap: Duration = Field(
         default=timedelta(0),
         description="Extra margin below the loss-proof watermark, for stamps that the application's clock makes",
@@ -158,28 +174,33 @@ class Deletes(Declared):
 class DeletedBy(Declared):
     """A source field and the value in it that marks a row as deleted."""
 
-    field: str
-    value: str
+    field: str = Field(description="Name of the field at the source")
+    value: str = Field(description="Its text in a deleted row")
 
 
 class Clock(Declared):
     """The source's own time, where it is not the wall clock."""
 
-    connection: Name
+    connection: Name = Field(description="Id of the connection to a Postgres database")
     query: str = Field(description="Returns one timestamptz")
 
 
 class Table(Declared):
     """One table of a source."""
 
-    description: str = Field(min_length=1)
-    origin: From = Field(alias="from")
-    mode: Mode
+    description: str = Field(min_length=1, description="What one row is, for the catalogue")
+    origin: From = Field(alias="from", description="Where it comes from: exactly one of files, postgres and rest")
+    mode: Mode = Field(
+        description="What a reading says. append: these rows happened; full: the table was exactly this; cursor: these "
+        "versions exist"
+    )
     key: tuple[Name, ...] = Field(min_length=1, description="The columns that name one row")
-    columns: dict[Name, Column] = Field(min_length=1)
-    cursor: Cursor | None = None
-    deletes: Deletes = Deletes()
-    deleted_by: DeletedBy | None = None
+    columns: dict[Name, Column] = Field(min_length=1, description="The contract: each column by its name in staging")
+    cursor: Cursor | None = Field(default=None, description="mode cursor: by which column changes are found")
+    deletes: Deletes = Field(default=Deletes(), description="How deleted rows are noticed, and how many at once")
+    deleted_by: DeletedBy | None = Field(
+        default=None, description="The field that marks a row as deleted, where there is one"
+    )
     effective_at: Name | None = Field(
         default=None, description="Column that says when a version became true; without one, the instant of the unit"
     )
@@ -219,6 +240,8 @@ class Table(Declared):
             for name in names:
                 if name not in self.columns:
                     raise ValueError(f"{what} names the column {name}, which is not declared under columns")
+        if len(set(self.key)) < len(self.key):
+            raise ValueError(f"key names a column twice: {', '.join(self.key)}")
         if (self.mode is Mode.CURSOR) != (self.cursor is not None):
             raise ValueError("mode cursor and the field cursor belong together")
         if self.mode is Mode.CURSOR and self.origin.postgres is None:
@@ -244,19 +267,21 @@ class Table(Declared):
 class Source(Declared):
     """One source: who answers for it, when it is read, and its tables."""
 
-    source: Name
-    description: str = Field(min_length=1)
+    source: Name = Field(description="Its name: of the DAG ingest_<source>, of the logs <source>__<table>")
+    description: str = Field(min_length=1, description="What it is, for the catalogue")
     owner: str = Field(min_length=1, description="The team or person who is asked")
-    schedule: str | None = Field(default=None, description="Cron expression in UTC of the ingest DAG")
+    schedule: Annotated[str | None, BeforeValidator(_schedule)] = Field(
+        default=None, description="Cron expression in UTC of the ingest DAG"
+    )
     start: date = Field(default=date(2026, 1, 1), description="First day of the schedule and of {date} units")
     deadline: Duration | None = Field(default=None, description="How long after it is queued a run may take")
     wait: Duration = Field(default=timedelta(hours=1), description="How long a sensor waits for a table to be ready")
-    tags: tuple[str, ...] = ()
+    tags: tuple[str, ...] = Field(default=(), description="Tags of its DAG")
     at_once: dict[Name, int] = Field(
         default_factory=dict, description="How many tasks may read from a connection at once; 2 where nothing is said"
     )
-    clock: Clock | None = None
-    tables: dict[Name, Table] = Field(min_length=1)
+    clock: Clock | None = Field(default=None, description="The source's own time, where it is not the wall clock")
+    tables: dict[Name, Table] = Field(min_length=1, description="Its tables, each by its name")
 
     def model_post_init(self, context: Any, /) -> None:
         """Tell each table its name and its source."""

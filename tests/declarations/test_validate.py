@@ -1,0 +1,129 @@
+"""`sluice validate` against every way in which a declaration goes wrong: all faults at once, each at its place."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sluice.cli import app
+
+GOOD = """\
+source: {name}
+description: d
+owner: o
+tables:
+  t:
+    description: d
+    from: {{files: {{connection: drop, path: a.csv}}}}
+    mode: full
+    key: [id]
+    columns:
+      id: {{type: bigint}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Declarations, of which one is good."""
+    monkeypatch.setenv("SLUICE_SOURCES_DIR", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW_CONN_DROP", "file:///tmp")
+    _write(tmp_path, "a_good", GOOD.format(name="a_good"))
+    return tmp_path
+
+
+def _write(folder: Path, name: str, text: str | bytes) -> None:
+    (folder / f"{name}.yml").write_bytes(text.encode() if isinstance(text, str) else text)
+
+
+def _validate(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["validate", *arguments])
+
+
+BROKEN = [
+    ("a list that never ends", lambda t: t + "x: [1\n", 13, "yaml"),
+    ("a column twice", lambda t: t + "      id: {type: text}\n", 12, "yaml: this key stands twice"),
+    ("a field twice", lambda t: t + "owner: x\n", 12, "yaml: this key stands twice"),
+    ("a tab", lambda t: t + "\tx: 1\n", 12, "yaml: a tab"),
+    ("a second document", lambda t: t + "---\nsource: z\n", 12, "yaml: a second document"),
+    ("a NUL byte", lambda t: t + "\0", 1, "yaml: unacceptable character"),
+    ("itself inside itself", lambda t: t + "tags: &a [*a]\n", 12, "tags.0"),
+    ("an object of Python's", lambda t: t.replace("owner: o", "owner: !!python/object:os.system x"), 3, "owner"),
+    ("nothing", lambda t: "", 1, "file: is empty"),
+    ("a list", lambda t: "- a\n", 1, "source: the file must hold"),
+    ("latin-1", lambda t: t.replace("owner: o", "owner: é").encode("latin-1"), 3, "file: is not UTF-8"),
+    ("a number for a list", lambda t: t.replace("[id]", "5"), 9, "tables.t.key: must be a list"),
+    ("a list for a text", lambda t: t.replace("owner: o", "owner: [o]"), 3, "owner: must be text"),
+    ("no value", lambda t: t.replace("mode: full", "mode:"), 8, "tables.t.mode"),
+    (
+        "a misspelt field",
+        lambda t: t + "    frehsness: 2d\n",
+        12,
+        "tables.t.frehsness: is not a field here; did you mean freshness?",
+    ),
+    ("a misspelt field of a column", lambda t: t.replace("type", "tpye"), 11, "did you mean type?"),
+    ("a key that is no column", lambda t: t.replace("[id]", "[no]"), 9, "tables.t.key: key names the column no"),
+    ("a key twice", lambda t: t.replace("[id]", "[id, id]"), 9, "tables.t.key: key names a column twice"),
+    ("cron", lambda t: t + 'schedule: "61 * * * *"\n', 12, "schedule: '61 * * * *' is no cron expression"),
+    ("cron with seconds", lambda t: t + 'schedule: "1 1 * * * *"\n', 12, "schedule"),
+    ("digits without end", lambda t: t.replace("bigint", '"numeric(2000,1)"'), 11, "tables.t.columns.id.type"),
+    ("a name too long", lambda t: t.replace("  t:", f"  {'t' * 40}:").replace("bad", "b" * 40), 5, "is longer than 58"),
+]
+
+
+@pytest.mark.parametrize(("what", "spoil", "line", "said"), BROKEN, ids=[case[0] for case in BROKEN])
+def test_a_fault_is_named_with_file_and_line_and_leaves_the_other_files_alive(
+    what, spoil, line, said, folder: Path
+) -> None:
+    _write(folder, "bad", spoil(GOOD.format(name="bad")))
+    done = _validate()
+    assert done.exit_code == 1
+    assert any(text.startswith(f"{folder}/bad.yml:{line}: ") and said in text for text in done.output.splitlines()), (
+        done.output
+    )
+    assert "1 sources with 1 tables can be used" in done.output
+
+
+def test_several_broken_files_are_said_at_once(folder: Path) -> None:
+    for name, (_, spoil, _, _) in zip("bcdef", BROKEN, strict=False):
+        _write(folder, name, spoil(GOOD.format(name=name)))
+    os.symlink("/nonexistent", folder / "y.yml")
+    (folder / "z.yml").mkdir()
+    output = _validate().output
+    assert [name for name in "bcdefyz" if f"{folder}/{name}.yml:" in output] == list("bcdefyz")
+
+
+def test_two_files_of_one_source_and_two_tables_of_one_log_are_faults_of_the_later(folder: Path) -> None:
+    _write(folder, "b", GOOD.format(name="a_good"))
+    _write(folder, "c", GOOD.format(name="h").replace("  t:", "  x__y:"))
+    _write(folder, "d", GOOD.format(name="h__x").replace("  t:", "  y:"))
+    output = _validate().output
+    assert f"{folder}/b.yml:1: source: a_good is already declared in a_good.yml" in output
+    assert f"{folder}/d.yml:5: tables.y: its change log h__x__y is also that of a table of h in c.yml" in output
+
+
+def test_an_unknown_connection_is_a_warning_and_no_fault(folder: Path) -> None:
+    _write(folder, "b", GOOD.format(name="b").replace("connection: drop", "connection: nowhere"))
+    done = _validate()
+    assert done.exit_code == 0
+    assert f"{folder}/b.yml:7: warning: connection: the connection nowhere is not set here" in done.output
+
+
+def test_editors_get_json_and_a_workflow_gets_annotations(folder: Path) -> None:
+    _write(folder, "bad", GOOD.format(name="bad").replace("full", "fulll"))
+    (fault,) = json.loads(_validate("--format", "json").output)["faults"]
+    assert (fault["file"], fault["line"], fault["field"], fault["severity"]) == (
+        f"{folder}/bad.yml",
+        8,
+        "tables.t.mode",
+        "error",
+    )
+    assert f"::error file={folder}/bad.yml,line=8,title=tables.t.mode::" in _validate("--format", "github").output
+
+
+def test_no_declaration_at_all_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_SOURCES_DIR", str(tmp_path))
+    assert _validate().exit_code == 1
