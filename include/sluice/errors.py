@@ -8,9 +8,49 @@ class SluiceError(Exception):
 
 
 class SourceUnavailable(SluiceError):
-    """The source did not answer, or not with data."""
+    """The source did not answer, or not with data. `kind` names the failure in a word or two, for the ledger.
+
+    `counts`: it speaks of the connection as a whole, so that many in a row open its circuit.
+    """
 
     retryable = True
+    counts = True
+
+    def __init__(self, message: str, *, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind or type(self).__name__
+
+
+class SourceRefused(SluiceError):
+    """The source refuses who we are; asking again would only lock the account."""
+
+    counts, kind = True, "credentials refused"
+
+
+class SourceChanged(SourceUnavailable):
+    """The source answered, and changed while it was read: nothing is wrong with its connection."""
+
+    counts = False
+
+
+class ReadBroken(SourceUnavailable):
+    """Reading broke off, and it is not known on which side."""
+
+    counts = False
+
+
+class BadResponse(SourceUnavailable):
+    """An answer that is not data: an error page, torn JSON. `body` is kept as a dead letter, capped and redacted."""
+
+    def __init__(self, message: str, *, body: bytes = b"", page: int = 0, kind: str = "BAD_RESPONSE") -> None:
+        super().__init__(message, kind=kind)
+        self.body, self.page = body, page
+
+
+class CircuitOpen(SourceUnavailable):
+    """The connection failed so often that it is left alone for a while; it was not asked."""
+
+    counts = False
 
 
 class GateRefused(SluiceError):

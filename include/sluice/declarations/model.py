@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from sluice.declarations.base import Declared, Duration, Name
 from sluice.declarations.files import Files
+from sluice.declarations.rest import Rest
 
 _PRECISION = re.compile(r"\((\d+)")
 _PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
@@ -107,29 +108,6 @@ class PostgresTable(Declared):
         if bool(self.table) == bool(self.query):
             raise ValueError("give exactly one of table and query")
         return self
-
-
-class Page(Declared):
-    """Pages by number: ask `param`=1, 2, … until the body's `pages` is reached."""
-
-    param: str = Field(default="page", description="Query parameter of the number")
-    size_param: str | None = Field(default=None, description="Query parameter of the page's size")
-    size: int | None = Field(default=None, description="Rows to ask for in one page")
-    pages: str = Field(default="pages", description="Field of the body that holds the number of pages")
-
-
-class Rest(Declared):
-    """A JSON resource over HTTP."""
-
-    connection: Name = Field(description="Id of the connection to the service")
-    path: str = Field(description="Path of the resource below the connection's address; {date} makes one unit per day")
-    params: dict[str, str] = Field(default_factory=dict, description="Query parameters; {date} makes one unit per day")
-    items: str = Field(default="items", description="Field of the body that holds the rows")
-    total: str | None = Field(default=None, description="Field of the body that holds the row count: the control total")
-    page: Page | None = Field(default=None, description="How the resource is paged; without it, one answer is all")
-    retries: int = Field(
-        default=6, ge=0, le=20, description="Tries after the first, for 429, 5xx and broken connections"
-    )
 
 
 class From(Declared):
@@ -264,6 +242,16 @@ class Table(Declared):
         return self
 
 
+class Circuit(Declared):
+    """When a connection that fails is left alone for a while."""
+
+    failures: int = Field(default=5, ge=1, description="So many failures in a row open the circuit")
+    wait: Duration = Field(
+        default=timedelta(minutes=1),
+        description="Until one request may try again; doubled by each that fails, to at most half an hour",
+    )
+
+
 class Source(Declared):
     """One source: who answers for it, when it is read, and its tables."""
 
@@ -279,6 +267,9 @@ class Source(Declared):
     tags: tuple[str, ...] = Field(default=(), description="Tags of its DAG")
     at_once: dict[Name, int] = Field(
         default_factory=dict, description="How many tasks may read from a connection at once; 2 where nothing is said"
+    )
+    circuit: dict[Name, Circuit] = Field(
+        default_factory=dict, description="When a connection is left alone, where it differs from the default"
     )
     clock: Clock | None = Field(default=None, description="The source's own time, where it is not the wall clock")
     tables: dict[Name, Table] = Field(min_length=1, description="Its tables, each by its name")

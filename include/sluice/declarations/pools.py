@@ -32,10 +32,15 @@ def required_pools(sources: Iterable[Source]) -> dict[str, Pool]:
     }
     for source in sources:
         for connection in sorted(source.connections):
-            slots = source.at_once.get(connection, _CONNECTION_SLOTS)
+            count = slots(source, connection)
             if connection in pools:
-                slots = min(slots, pools[connection]["slots"])
+                count = min(count, pools[connection]["slots"])
             pools[connection] = Pool(
-                slots=slots, description=f"tasks that read from {connection} at once", include_deferred=False
+                slots=count, description=f"tasks that read from {connection} at once", include_deferred=False
             )
     return pools
+
+
+def slots(source: Source, connection: str) -> int:
+    """How many tasks of a source may read from a connection at once."""
+    return source.at_once.get(connection, _CONNECTION_SLOTS)

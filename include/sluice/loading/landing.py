@@ -6,9 +6,13 @@ Rows go in by COPY. What can't even become a row of text is rejected here, with 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
 
 import psycopg
 from psycopg import sql
+
+from sluice.loading import checkpoint
 
 
 def landing_table(batch_id: int, part: str = "") -> sql.Identifier:
@@ -26,9 +30,49 @@ class Landing:
         self.row_count = 0
         self.rejects: list[tuple[int, str, str, bytes]] = []
         self.reject_count = 0
+        self.resumed: dict[str, Any] | None = None
+        self.is_checkpointed = False
 
-    def create(self, fields: list[str], *, keys: bool = False) -> None:
-        """Make the table, or make it anew and empty."""
+    def resume(self, identity: str, within: timedelta) -> None:
+        """Take over what an earlier attempt at the unit landed, if it can be gone on from, and drop what can't.
+
+        `identity` says how the unit is asked for. The batch must be committed, with its lease: an attempt that still
+        lives then commits nothing more.
+        """
+        self._identity = identity
+        for left in checkpoint.left_behind(self._connection, self._batch_id, identity, within):
+            if self.resumed is None and left.usable and self._holds(left.batch_id, left.rows):
+                self._connection.execute(
+                    sql.SQL("alter table {} rename to {}").format(
+                        landing_table(left.batch_id), sql.Identifier(f"b{self._batch_id}")
+                    )
+                )
+                checkpoint.hand_over(self._connection, left.batch_id, self._batch_id)
+                self.resumed, self.is_checkpointed = left.progress, True
+                self.row_count, self.reject_count = left.rows, left.rejects
+            else:
+                drop_landing(self._connection, left.batch_id)
+                checkpoint.forget(self._connection, left.batch_id)
+        self._connection.commit()
+
+    def checkpoint(self, progress: dict[str, Any]) -> None:
+        """Commit what has landed so far, with what the reader needs to go on from there."""
+        checkpoint.save(self._connection, self._batch_id, self._identity, progress, self.row_count, self.reject_count)
+        self.is_checkpointed = True
+
+    def _holds(self, batch_id: int, rows: int) -> bool:
+        """Whether a landing table is as full as it was: it is unlogged, and a crash of the server empties it."""
+        table = landing_table(batch_id)
+        there = self._connection.execute("select to_regclass(%s)", [table.as_string(self._connection)]).fetchone()
+        if not there or not there[0]:
+            return False
+        return self._connection.execute(sql.SQL("select count(*) from {}").format(table)).fetchone() == (rows,)
+
+    def create(self, fields: list[str], *, keys: bool = False, keep: bool = False) -> None:
+        """Make the table, or make it anew and empty; with `keep`, go on with what was taken over."""
+        self._columns = sql.SQL(", ").join(sql.Identifier(f"f{i}") for i in range(len(fields)))
+        if keep:
+            return
         table = landing_table(self._batch_id)
         self._connection.rollback()
         columns = sql.SQL("").join(sql.SQL(", {} text").format(sql.Identifier(f"f{i}")) for i in range(len(fields)))
@@ -38,7 +82,10 @@ class Landing:
                 table, columns
             )
         )
-        self._columns = sql.SQL(", ").join(sql.Identifier(f"f{i}") for i in range(len(fields)))
+        if self.is_checkpointed:
+            checkpoint.forget(self._connection, self._batch_id)
+            self._connection.execute("delete from ops.quarantine where batch_id = %s", [self._batch_id])
+            self.is_checkpointed = False
         self.row_count, self.rejects, self.reject_count = 0, [], 0
 
     def copy(self, blocks: Iterable[bytes], options: str) -> int:
@@ -94,14 +141,14 @@ class Landing:
                 "insert into ops.quarantine (batch_id, source, table_name, row_number, code, reason, raw, raw_bytes)"
                 " values (%s, %s, %s, %s, %s, %s, %s, %s)",
                 [
-                    (self._batch_id, *self._where, number, code, reason, *_storable(raw))
+                    (self._batch_id, *self._where, number, code, reason, *storable(raw))
                     for number, code, reason, raw in self.rejects
                 ],
             )
         self.rejects = []
 
 
-def _storable(raw: bytes) -> tuple[str | None, bytes | None]:
+def storable(raw: bytes) -> tuple[str | None, bytes | None]:
     """The record as text where text can hold it, else as bytes."""
     try:
         text = raw.decode("utf-8").rstrip("\r\n")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import NoReturn, TypeVar
 
 import psycopg
@@ -13,12 +13,22 @@ from psycopg import sql
 
 from sluice import warehouse
 from sluice.declarations import Mode, Source, Table
-from sluice.errors import GateRefused, LedgerError, SluiceError, SourceUnavailable
+from sluice.errors import (
+    BadResponse,
+    GateRefused,
+    LedgerError,
+    ReadBroken,
+    SluiceError,
+    SourceChanged,
+    SourceRefused,
+    SourceUnavailable,
+    StaleLease,
+)
 from sluice.loading import batch as batches
-from sluice.loading import contract, lease
+from sluice.loading import checkpoint, circuit, contract, lease
 from sluice.loading.audit import audit_batch
 from sluice.loading.batch import Batch
-from sluice.loading.landing import Landing, drop_landing
+from sluice.loading.landing import Landing, drop_landing, storable
 from sluice.loading.publish import Published, publish_batch
 from sluice.readers import Read, Readiness, Unit, reader_of
 
@@ -35,24 +45,36 @@ class RunContext:
 
 
 def ready(source: Source, table: Table) -> Readiness:
-    """Whether there is something complete to read, and the source answers."""
-    return reader_of(table).ready(source, table)
+    """Whether there is something complete to read, and the source answers. A dead source is one more thing to wait
+    for; it is asked as rarely here as anywhere."""
+    with warehouse.connect() as connection:
+        try:
+            with circuit.watched(connection, source, table):
+                found = reader_of(table).ready(source, table)
+        except SourceUnavailable as error:
+            return Readiness(False, str(error))
+        circuit.answered(connection, table)
+    return found
 
 
 def land(source: Source, table: Table, run: RunContext) -> list[int]:
     """Read every pending unit into a landing table of its own. Returns the ids of the batches to audit and publish."""
     with warehouse.connect() as connection:
-        units = _pending(connection, source, table, run)
+        with circuit.watched(connection, source, table):
+            units = _pending(connection, source, table, run)
         if not units and not run.interval:
             batches.mark_read(connection, source.source, table.name, run.run_id)
             connection.commit()
         landed, problems = [], []
         for unit in units:
             try:
-                landed.append(_land_unit(connection, source, table, unit, run))
+                with circuit.watched(connection, source, table, is_admitted=unit is units[0]):
+                    landed.append(_land_unit(connection, source, table, unit, run))
+                circuit.succeeded(connection, source, table)
             except SluiceError as problem:
                 problems.append(problem)
-                if isinstance(problem, SourceUnavailable):
+                of_unit = isinstance(problem, BadResponse | SourceChanged)
+                if isinstance(problem, SourceUnavailable | SourceRefused) and not of_unit:
                     break  # the next unit would not be had either
     ids = [batch_id for batch_id in landed if batch_id is not None]
     if problems:
@@ -132,7 +154,28 @@ def _pending(connection: psycopg.Connection, source: Source, table: Table, run: 
     connection.rollback()
     units = reader_of(table).units(source, table, run.interval, mark[0] if mark else None)
     fresh = (unit for unit in units if run.interval or known.get(unit.name) != unit.stamp)
-    return list(itertools.islice(fresh, MAX_UNITS))
+    return [_to_finish(connection, source, table, unit, run) for unit in itertools.islice(fresh, MAX_UNITS)]
+
+
+def _to_finish(connection: psycopg.Connection, source: Source, table: Table, unit: Unit, run: RunContext) -> Unit:
+    """A live resource that an attempt began to read is read to its end, not begun again under another instant."""
+    if unit.interval or not unit.resumable:
+        return unit
+    found = checkpoint.unit_to_finish(
+        connection,
+        source.source,
+        table.name,
+        identity=unit.resumable,
+        contract=contract.contract_hash(table),
+        within=_resume_within(table),
+        holder=run.run_id,
+    )
+    connection.rollback()
+    return replace(unit, name=found[0], instant=found[1]) if found else unit
+
+
+def _resume_within(table: Table) -> timedelta:
+    return table.origin.rest.resume_within if table.origin.rest else timedelta(0)
 
 
 def _land_unit(connection: psycopg.Connection, source: Source, table: Table, unit: Unit, run: RunContext) -> int | None:
@@ -148,22 +191,15 @@ def _land_unit(connection: psycopg.Connection, source: Source, table: Table, uni
         )
     )
     try:
+        if table.origin.rest:
+            sink.resume(unit.resumable, _resume_within(table))
         read = reader_of(table).read(source, table, unit, sink)
     except Exception as error:
         connection.rollback()
-        drop_landing(connection, batch_id)
-        message = str(error) if isinstance(error, SluiceError) else _primary(error)
-        batches.move(
-            connection, batch_id, "refused" if isinstance(error, GateRefused) else "abandoned", verdict=message
-        )
-        lease.release(connection, source.source, table.name, unit.name, token)
-        connection.commit()
-        if isinstance(error, SluiceError):
-            raise
-        raise SourceUnavailable(
-            f"{source.source}.{table.name} {unit.name}: {_primary(error)}; the unit was left unread"
-        ) from None
+        raise _give_up(connection, table, batch_id, unit, sink, token, error) from None
     rows = sink.row_count + sink.reject_count
+    if unit.resumable:
+        _forget_attempts(connection, source.source, table.name, batch_id, unit)
     if reason := _nothing_new(connection, table, batch_id, unit, read):
         drop_landing(connection, batch_id)
         connection.execute("delete from ops.quarantine where batch_id = %s", [batch_id])
@@ -179,6 +215,59 @@ def _land_unit(connection: psycopg.Connection, source: Source, table: Table, uni
     return batch_id
 
 
+def _give_up(
+    connection: psycopg.Connection, table: Table, batch_id: int, unit: Unit, sink: Landing, token: int, error: Exception
+) -> SluiceError:
+    """Close the books of a unit that could not be read, and keep what the next attempt can use."""
+    try:
+        lease.check(connection, table.source, table.name, unit.name, token)
+    except StaleLease as overtaken:
+        error = overtaken  # whatever else broke: what was landed may be another's now
+    if not isinstance(error, SluiceError):
+        kind = SourceUnavailable if isinstance(error, OSError) else ReadBroken
+        error = kind(f"{table.log_name} {unit.name}: {_primary(error)}; the unit was left unread", kind=_primary(error))
+    if (
+        sink.is_checkpointed
+        and isinstance(error, SourceUnavailable | SourceRefused)
+        and not isinstance(error, SourceChanged)
+    ):
+        error.args = (f"{error}. What has landed is kept: the next attempt goes on there",)
+    else:
+        checkpoint.forget(connection, batch_id)
+        drop_landing(connection, batch_id)
+    if isinstance(error, BadResponse):
+        _keep_dead_letter(connection, table, batch_id, error)
+    state = "refused" if isinstance(error, GateRefused | BadResponse) else "abandoned"
+    batches.move(connection, batch_id, state, verdict=str(error))
+    lease.release(connection, table.source, table.name, unit.name, token)
+    connection.commit()
+    return error
+
+
+def _keep_dead_letter(connection: psycopg.Connection, table: Table, batch_id: int, error: BadResponse) -> None:
+    """An answer that was no data, for a person to look at."""
+    connection.execute(
+        "insert into ops.quarantine (batch_id, source, table_name, row_number, code, reason, raw, raw_bytes) "
+        "values (%s, %s, %s, %s, 'BAD_RESPONSE', %s, %s, %s)",
+        [batch_id, table.source, table.name, error.page, f"page {error.page} is no data", *storable(error.body)],
+    )
+
+
+def _forget_attempts(connection: psycopg.Connection, source: str, table: str, batch_id: int, unit: Unit) -> None:
+    """The unit, or the live resource, has been read after all: how far attempts were, and what answers they got that
+    were no data, matters no more."""
+    checkpoint.forget(connection, batch_id)
+    connection.execute(
+        """
+        update ops.quarantine set state = 'superseded', state_at = clock_timestamp()
+        from ops.batch
+        where batch.batch_id = quarantine.batch_id and quarantine.state = 'open' and code = 'BAD_RESPONSE'
+            and batch.source = %s and batch.table_name = %s and (unit = %s or interval_start is null)
+        """,
+        [source, table, unit.name],
+    )
+
+
 def _primary(error: Exception) -> str:
     """What kind of error it is, and of which object. Not its message, which may hold a row's values."""
     if not isinstance(error, psycopg.Error):
@@ -192,7 +281,10 @@ def _abandon_earlier(connection: psycopg.Connection, source: str, table: str, un
     """Crashed attempts of the same unit, and of any whose lease has run out, left their landing tables behind."""
     left = connection.execute(
         """
-        select batch_id from ops.batch inner join ops.lease using (source, table_name, unit)
+        select batch_id, checkpoint.batch_id is not null
+        from ops.batch
+        inner join ops.lease using (source, table_name, unit)
+        left join ops.checkpoint using (batch_id)
         where source = %(source)s and table_name = %(table)s and state in ('landing', 'landed', 'audited')
             and (unit = %(unit)s or expires_at < clock_timestamp())
         """,
@@ -208,9 +300,10 @@ def _abandon_earlier(connection: psycopg.Connection, source: str, table: str, un
         """,
         [source, table, unit],
     )
-    for (batch_id,) in left:
-        drop_landing(connection, batch_id)
-        connection.execute("delete from ops.quarantine where batch_id = %s", [batch_id])
+    for batch_id, is_checkpointed in left:
+        if not is_checkpointed:  # else the attempt at its unit takes over or drops what it landed
+            drop_landing(connection, batch_id)
+            connection.execute("delete from ops.quarantine where batch_id = %s", [batch_id])
         batches.move(connection, batch_id, "abandoned", verdict="a later attempt took the unit over")
 
 
@@ -248,6 +341,7 @@ def _known(read: Read) -> dict[str, object]:
         "control_total": read.control_total,
         "watermark_from": read.watermark_from,
         "watermark_to": read.watermark_to,
+        **({"effective_at": read.instant} if read.instant else {}),
         "details": {
             "fields": read.fields,
             "constants": read.constants,

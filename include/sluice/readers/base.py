@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import psycopg
 
@@ -25,7 +25,8 @@ class Unit:
     `name` is its identity in the ledger. `instant` is the moment for which a full extract speaks. `stamp` changes
     when the
     content may have changed, and costs nothing to ask for; empty when the source offers none. `values` are the
-    placeholders of its path.
+    placeholders of its path. `resumable` says how the unit is asked for, where its reader can go on after what an
+    attempt that failed has landed; empty where it can't.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Unit:
     stamp: str = ""
     values: dict[str, str] = field(default_factory=dict)
     location: str = ""
+    resumable: str = ""
 
 
 @dataclass
@@ -51,6 +53,7 @@ class Read:
     empty_is_null: bool = False
     header: list[str] | None = None
     keys: int | None = None  # how many keys a scan found
+    instant: datetime | None = None  # for which the rows speak, where it is not that of the unit
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,19 @@ class Readiness:
 
 
 class Sink(Protocol):
-    """Where a reader puts rows: the landing table of one batch."""
+    """Where a reader puts rows: the landing table of one batch.
 
-    def create(self, fields: list[str], *, keys: bool = False) -> None: ...
+    `resumed` is what an attempt that failed last gave to `checkpoint`; the rows that it had landed by then are here.
+    """
+
+    resumed: dict[str, Any] | None
+
+    def create(self, fields: list[str], *, keys: bool = False, keep: bool = False) -> None: ...
     def copy(self, blocks: Iterable[bytes], options: str) -> int: ...
     def rows(self, rows: Iterable[tuple[int, list[str | None]]]) -> int: ...
     def reject(self, row_number: int, code: str, reason: str, raw: bytes) -> None: ...
     def keys(self, blocks: Iterable[bytes]) -> int: ...
+    def checkpoint(self, progress: dict[str, Any]) -> None: ...
 
 
 class Reader(Protocol):

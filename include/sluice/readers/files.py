@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from sluice.declarations import Mode, Source, Table
 from sluice.declarations.model import Files
-from sluice.errors import GateRefused, SourceUnavailable
+from sluice.errors import GateRefused
 from sluice.readers import formats
 from sluice.readers.base import Interval, Read, Readiness, Sink, Unit, day_interval, overlaps
 from sluice.readers.transport import Found, find_files, is_complete, local_copy, read_small, unit_name
@@ -18,10 +18,7 @@ class FileReader:
     def ready(self, source: Source, table: Table) -> Readiness:
         """Whether at least one file is there, and none of those there is still being written."""
         files = _origin(table)
-        try:
-            found = find_files(files)
-        except SourceUnavailable as error:
-            return Readiness(False, str(error))
+        found = find_files(files)
         if not found:
             return Readiness(False, f"a file {files.path} at connection {files.connection}")
         # one that stopped growing long ago is a leftover, and must not hold up the others for ever

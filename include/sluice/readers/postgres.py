@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from sluice.declarations import Mode, Source, Table
-from sluice.errors import SluiceError, SourceUnavailable
+from sluice.errors import SluiceError
 from sluice.readers.base import Digest, Interval, Read, Readiness, Sink, Unit, connect, now
 
 _OLDEST_OPEN = """
@@ -33,8 +33,6 @@ class PostgresReader:
         try:
             with connect(_conn_id(table)) as connection:
                 connection.execute(sql.SQL("select from {} limit 0").format(_relation(table)))
-        except SourceUnavailable as error:
-            return Readiness(False, str(error))
         except psycopg.Error as error:
             return Readiness(False, f"{table.log_name} at connection {_conn_id(table)}: {error.diag.message_primary}")
         return Readiness(True, "")

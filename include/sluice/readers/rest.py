@@ -1,175 +1,240 @@
-"""JSON over HTTP: pages, `Retry-After`, bounded backoff with jitter, and no half-read unit."""
+"""JSON over HTTP, page by page. Each page that has landed is kept, so that a retry goes on after it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import random
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import httpx
-
-from sluice import settings
 from sluice.declarations import Source, Table
-from sluice.errors import SluiceError, SourceUnavailable
-from sluice.readers.base import Digest, Interval, Read, Readiness, Sink, Unit, day_interval, days, now, overlaps
+from sluice.declarations.pools import slots
+from sluice.declarations.rest import Rest
+from sluice.errors import BadResponse, SourceChanged
+from sluice.readers import paging
+from sluice.readers.base import Interval, Read, Readiness, Sink, Unit, day_interval, days, now, overlaps
+from sluice.readers.http import Answer, PageGone, Session, base_url
 from sluice.readers.jsonl import as_fields, loads
 from sluice.readers.postgres import source_fields
 
-_MAX_WAIT = 60.0  # seconds; a source that asks for longer is unavailable
-_TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+
+@dataclass
+class Progress:
+    """How far a unit has been read. It is committed with the pages that have landed."""
+
+    position: paging.Position  # of the next page
+    pages: int = 0  # that have landed
+    rows: int = 0
+    bytes: int = 0
+    first_count: int = 0  # rows of the first page
+    total: int | None = None
+    page_count: int | None = None  # as the server announces it
+    digest: str = ""  # of all pages
+    last: paging.Position = None  # where the page that landed last was
+    last_digest: str = ""
+    mark: paging.Position = None  # a page that was passed, to notice pages that lead in a circle
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One page as it was answered."""
+
+    content: paging.Content
+    digest: str
+    size: int
+    body: Any
+    answer: Answer
+
+
+class _ReadAnew(Exception):
+    """What has landed can't be gone on from; nothing of it may stay."""
 
 
 class RestReader:
     """A resource that is read whole, or day by day."""
 
     def ready(self, source: Source, table: Table) -> Readiness:
-        """Whether the server answers at all; an error status still is an answer, which reading will deal with."""
-        origin = table.origin.rest
-        assert origin is not None
-        try:
-            with _client(origin.connection) as client:
-                client.get("", timeout=10.0)
-        except httpx.HTTPError as error:
-            return Readiness(False, f"connection {origin.connection} does not answer ({type(error).__name__})")
+        """Whether the server answers at all."""
+        with Session(_origin(table)) as session:
+            session.answers()
         return Readiness(True, "")
 
     def units(self, source: Source, table: Table, interval: Interval | None, watermark: str | None) -> list[Unit]:
         """One unit per finished day when a parameter has {date}; else the resource as it is now."""
-        instant = now(source)
-        if not _by_day(table):
-            return [Unit(instant.isoformat(), instant)]
+        origin, instant = _origin(table), now(source)
+        resumable = _identity(origin) if origin.page and origin.resume_within else ""
+        if not _by_day(origin):
+            return [Unit(instant.isoformat(), instant, resumable=resumable)]
         first = table.start or source.start
         every = (
-            Unit(day.isoformat(), day_interval(day)[1], day_interval(day), values={"date": day.isoformat()})
+            Unit(
+                day.isoformat(),
+                day_interval(day)[1],
+                day_interval(day),
+                values={"date": day.isoformat()},
+                resumable=resumable,
+            )
             for day in days(first, instant.date())
         )
         return [unit for unit in every if overlaps(interval, unit.interval)]
 
     def read(self, source: Source, table: Table, unit: Unit, sink: Sink) -> Read:
-        """Land every page of the unit. A page that can't be had fails the unit as a whole."""
-        origin = table.origin.rest
-        assert origin is not None
-        fields = [*source_fields(table), "_rescued"]
-        result, digest = Read(fields), Digest()
-        sink.create(fields)
-        with _client(origin.connection) as client:
-            rows = self._rows(client, table, unit, result, digest)
-            sink.rows((number, as_fields(item, fields)) for number, item in enumerate(rows, start=1))
-        result.content_hash, result.bytes_read = digest.hex(), digest.size
+        """Land every page of the unit, after those that an earlier attempt landed. One that can't be had fails it."""
+        origin = _origin(table)
+        result = Read([*source_fields(table), "_rescued"])
+        with Session(origin, at_once=slots(source, origin.connection)) as session:
+            reading = _Reading(origin, unit, sink, session, result.fields)
+            try:
+                progress = reading.resume()
+                began = None
+            except _ReadAnew:
+                progress, began = reading.begin(), now(source)
+            try:
+                reading.go_on(progress)
+            except PageGone:
+                # E12: the cursor expired; the pages so far are of a window that can't be finished
+                progress, began = reading.begin(), now(source)
+                reading.go_on(progress)
+        if began and sink.resumed and not unit.interval:
+            result.instant = began  # the unit was named by an attempt of which nothing is left
+        result.control_total, result.content_hash, result.bytes_read = progress.total, progress.digest, progress.bytes
         return result
 
-    def _rows(
-        self, client: httpx.Client, table: Table, unit: Unit, result: Read, digest: Digest
-    ) -> Iterator[dict[str, Any]]:
-        origin = table.origin.rest
-        assert origin is not None
-        params = {name: value.format(**unit.values) for name, value in origin.params.items()}
-        where = f"{origin.path} at connection {origin.connection}"
-        path, number, pages = origin.path.format(**unit.values), 1, 1
-        announced: tuple[int | None, int] | None = None
-        while number <= pages:
-            if origin.page:
-                params[origin.page.param] = str(number)
-                if origin.page.size_param and origin.page.size:
-                    params[origin.page.size_param] = str(origin.page.size)
-            body = _get(client, path, params, origin.connection, origin.retries)
-            items = body.get(origin.items)
-            if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-                raise SourceUnavailable(
-                    f"{where}: page {number} has no list {origin.items!r}; the whole unit {unit.name} was left unread"
-                )
-            total = _whole(body, origin.total, where) if origin.total else None
-            pages = _whole(body, origin.page.pages, where) if origin.page else 1
-            if announced not in (None, (total, pages)):
-                # rows came or went between two pages, so that others moved across the edge of a page, unseen
-                raise SourceUnavailable(
-                    f"{where} changed while it was read: page {number} announces other totals than the pages before; "
-                    f"the whole unit {unit.name} was left unread"
-                )
-            announced, result.control_total = (total, pages), total
-            for _ in digest.over([json.dumps(items, sort_keys=True).encode()]):
-                yield from items
-            number += 1
+
+class _Reading:
+    """One attempt at a unit."""
+
+    def __init__(self, origin: Rest, unit: Unit, sink: Sink, session: Session, fields: list[str]) -> None:
+        self._origin, self._unit, self._sink, self._session, self._fields = origin, unit, sink, session, fields
+        self._where = f"{origin.path} at connection {origin.connection}"
+        self._left = f"nothing of {unit.name} was published"
+
+    def begin(self) -> Progress:
+        """An empty landing table, and the first page."""
+        self._sink.create(self._fields)
+        return Progress(position=paging.first(self._origin.page))
+
+    def resume(self) -> Progress:
+        """What an earlier attempt landed, if its last page is still what it was. Raises `_ReadAnew` else."""
+        if not self._sink.resumed:
+            raise _ReadAnew
+        progress = Progress(**self._sink.resumed)
+        try:
+            last = self._ask(progress.last, progress.pages)
+        except BadResponse:
+            raise _ReadAnew from None
+        same = (last.digest, last.content.total, last.content.pages) == (
+            progress.last_digest,
+            progress.total,
+            progress.page_count,
+        )
+        if not same:
+            raise _ReadAnew
+        self._sink.create(self._fields, keep=True)
+        return progress
+
+    def go_on(self, progress: Progress) -> None:
+        """Land page after page, and commit each with how far we are."""
+        while not progress.done:
+            asked = self._ask(progress.position, progress.pages + 1, by_server=progress.pages > 0)
+            self._compare(progress, asked)
+            self._sink.rows(self._numbered(asked, progress.rows))
+            self._advance(progress, asked)
+            if self._unit.resumable and not (progress.done and progress.pages == 1):
+                self._sink.checkpoint(asdict(progress))
+
+    def _ask(self, position: paging.Position, number: int, *, by_server: bool = False) -> Asked:
+        path, params = paging.request(self._origin, position, self._unit.values)
+        named_by_server = (
+            by_server and self._origin.page is not None and self._origin.page.by not in ("number", "offset")
+        )
+        answer = self._session.get(path, params, page=number, named_by_server=named_by_server)
+        try:
+            body = loads(answer.body)
+            content = paging.content(self._origin, body, answer.headers)
+        except paging.Malformed as problem:
+            raise self._no_data(f"page {number} {problem}", answer.body, number) from None
+        except (ValueError, RecursionError):
+            kind = answer.headers.get("content-type", "no content type")
+            raise self._no_data(f"page {number} is {kind} that is not JSON", answer.body, number) from None
+        text = json.dumps(content.items, sort_keys=True).encode()
+        return Asked(content, hashlib.blake2b(text, digest_size=16).hexdigest(), len(text), body, answer)
+
+    def _no_data(self, what: str, body: bytes, number: int) -> BadResponse:
+        return BadResponse(
+            f"{self._where}: {what}, though the status was 200; {self._left}. The body is kept in quarantine",
+            body=self._session.dead_letter(body),
+            page=number,
+        )
+
+    def _compare(self, progress: Progress, asked: Asked) -> None:
+        """Notice rows that move while we read, and a server that answers every page with the same one."""
+        if not progress.pages:
+            return
+        if (progress.total, progress.page_count) != (asked.content.total, asked.content.pages):
+            # rows came or went between two pages, so that others moved across the edge of a page, unseen
+            raise SourceChanged(
+                f"{self._where} changed while it was read: page {progress.pages + 1} announces other totals than the "
+                f"pages before; {self._left}"
+            )
+        if asked.content.items and asked.digest == progress.last_digest:
+            raise BadResponse(
+                f"{self._where}: page {progress.pages + 1} holds the same rows as the page before; {self._left}. "
+                "Look at page in the declaration: the server seems not to know its parameter",
+                page=progress.pages + 1,
+            )
+
+    def _advance(self, progress: Progress, asked: Asked) -> None:
+        count = len(asked.content.items)
+        progress.last, progress.last_digest = progress.position, asked.digest
+        progress.total, progress.page_count = asked.content.total, asked.content.pages
+        progress.pages, progress.rows, progress.bytes = (
+            progress.pages + 1,
+            progress.rows + count,
+            progress.bytes + asked.size,
+        )
+        progress.first_count = progress.first_count if progress.pages > 1 else count
+        progress.digest = hashlib.blake2b((progress.digest + asked.digest).encode(), digest_size=16).hexdigest()
+        try:
+            following = paging.following(
+                self._origin,
+                progress.position,
+                asked.content,
+                progress.rows,
+                progress.first_count,
+                asked.body,
+                asked.answer.headers,
+            )
+        except paging.Malformed as problem:
+            raise self._no_data(f"page {progress.pages} {problem}", asked.answer.body, progress.pages) from None
+        if following is not None and self._origin.page and self._origin.page.by in ("link", "next_url"):
+            following = self._session.bare(asked.answer.url.join(str(following)))
+        if following is not None and following in (progress.last, progress.mark):
+            raise BadResponse(
+                f"{self._where}: page {progress.pages} leads back to a page that was read; {self._left}",
+                page=progress.pages,
+            )
+        if progress.pages & (progress.pages - 1) == 0:  # at 1, 2, 4, 8, …: a circle of any length is noticed in time
+            progress.mark = following
+        progress.position, progress.done = following, following is None
+
+    def _numbered(self, asked: Asked, before: int) -> Iterator[tuple[int, list[str | None]]]:
+        return ((before + n, as_fields(item, self._fields)) for n, item in enumerate(asked.content.items, start=1))
 
 
-def _whole(body: dict[str, Any], field: str, where: str) -> int:
-    """A whole number that the body must hold; without it, nobody could say whether all of it was read."""
-    value = body.get(field)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise SourceUnavailable(f"{where}: the field {field!r} is not a whole number; the whole unit was left unread")
-    return value
+def _origin(table: Table) -> Rest:
+    assert table.origin.rest is not None
+    return table.origin.rest
 
 
-def _by_day(table: Table) -> bool:
-    origin = table.origin.rest
-    assert origin is not None
+def _by_day(origin: Rest) -> bool:
     return any("{date}" in value for value in origin.params.values()) or "{date}" in origin.path
 
 
-def _client(conn_id: str) -> httpx.Client:
-    connection = settings.connection(conn_id)
-    base = connection.extra.get("base_url") or (
-        f"{connection.scheme if connection.scheme in ('http', 'https') else 'https'}://{connection.host}"
-        f"{f':{connection.port}' if connection.port else ''}{connection.path}"
-    )
-    auth = (connection.login, connection.password) if connection.login else None
-    return httpx.Client(base_url=base, headers=connection.extra.get("headers") or {}, auth=auth, timeout=_TIMEOUT)
-
-
-def _get(client: httpx.Client, path: str, params: dict[str, str], conn_id: str, retries: int) -> dict[str, Any]:
-    """One page as a JSON object. 429, 5xx and broken connections are tried again, later each time."""
-    where = f"{path} at connection {conn_id}"
-    for attempt in range(retries + 1):
-        wait = min(_MAX_WAIT, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)
-        try:
-            response = client.get(path, params=params)
-        except httpx.HTTPError as error:
-            problem = type(error).__name__
-        else:
-            if response.status_code in (401, 403):
-                raise Refused(
-                    f"{where} answered {response.status_code}: check the credentials of connection {conn_id}. Nothing "
-                    f"was read"
-                )
-            if response.status_code != 429 and response.status_code < 500:
-                return _body(response, where)
-            problem = f"status {response.status_code}"
-            wait = max(wait, _retry_after(response))
-        if attempt == retries or wait > _MAX_WAIT:
-            break
-        time.sleep(wait)
-    raise SourceUnavailable(f"{where} gave {problem} after {attempt + 1} tries; the whole unit was left unread")
-
-
-class Refused(SluiceError):
-    """The source refuses us; asking again would only lock the account."""
-
-
-def _body(response: httpx.Response, where: str) -> dict[str, Any]:
-    if response.status_code != 200:
-        raise SourceUnavailable(f"{where} answered {response.status_code}; the whole unit was left unread")
-    try:
-        body = loads(response.content)
-    except ValueError:
-        kind = response.headers.get("content-type", "no content type")
-        raise SourceUnavailable(
-            f"{where} answered 200 with {kind} that is not JSON; the whole unit was left unread"
-        ) from None
-    if not isinstance(body, dict):
-        raise SourceUnavailable(f"{where} answered 200 with JSON that is not an object; the whole unit was left unread")
-    return body
-
-
-def _retry_after(response: httpx.Response) -> float:
-    """Seconds to wait, from either form of the header; 0 without one."""
-    text = response.headers.get("retry-after", "")
-    if text.isdigit():
-        return float(text)
-    try:
-        when = datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
-    except ValueError:
-        return 0.0
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+def _identity(origin: Rest) -> str:
+    """Changes when the same unit would be asked for in another way."""
+    asks = origin.model_dump_json(exclude={"retries", "give_up_after", "resume_within", "rate"})
+    text = f"{base_url(origin.connection)} {asks}"
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
