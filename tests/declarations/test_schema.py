@@ -6,21 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from sluice.declarations import Source, load_folder
-from sluice.declarations.load import _Loader
+from sluice.declarations.load import tree_of
 from sluice.declarations.schema import reference_text, schema, schema_text
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "include/sources").glob("*.yml"))
 VALIDATOR = Draft202012Validator(schema())
-
-
-def _tree(text: str):
-    return yaml.load(text, Loader=_Loader)
 
 
 def _agrees(tree: object) -> bool:
@@ -41,7 +36,7 @@ def test_the_schema_is_one() -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_every_declaration_is_valid_by_the_schema_and_names_it(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert _agrees(_tree(text))
+    assert _agrees(tree_of(text))
     named = text.splitlines()[0].removeprefix("# yaml-language-server: $schema=")
     assert (path.parent / named).resolve() == ROOT / "docs/reference/source.schema.json"
 
@@ -88,15 +83,15 @@ tables:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_the_model_refuses_by_structure_the_schema_refuses_too(fault: str) -> None:
-    assert _agrees(_tree(GOOD))
+    assert _agrees(tree_of(GOOD))
     before, after = FAULTS[fault]
     assert before in GOOD
     if fault == "a day that is none":  # jsonschema checks formats only when asked to, as editors do
         assert not Draft202012Validator(schema(), format_checker=Draft202012Validator.FORMAT_CHECKER).is_valid(
-            _tree(GOOD.replace(before, after))
+            tree_of(GOOD.replace(before, after))
         )
         return
-    assert not _agrees(_tree(GOOD.replace(before, after)))
+    assert not _agrees(tree_of(GOOD.replace(before, after)))
 
 
 def test_every_field_has_a_description() -> None:

@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 
 from sluice import settings
 from sluice.cli.common import show, tables_named
 from sluice.declarations import load_folder
-from sluice.profiling.add import Addition, Target, plan
+from sluice.declarations.generated import write_all
+from sluice.declarations.load import tree_of
+from sluice.declarations.odcs import from_odcs, to_odcs
+from sluice.errors import SluiceError
+from sluice.profiling import render
+from sluice.profiling.add import Addition, Target, must_be_valid, plan
 from sluice.profiling.profile import Bounds, Wishes
 
 app = typer.Typer(
@@ -112,6 +118,71 @@ def _short(path: Path) -> str:
         return str(path.relative_to(settings.home()))
     except ValueError:
         return str(path)
+
+
+class ContractFormat(StrEnum):
+    """What `source export` writes."""
+
+    ODCS = "odcs"
+
+
+@app.command("export")
+def export_source(
+    name: Annotated[str, typer.Argument(help="The source")],
+    format: Annotated[ContractFormat, typer.Option("--format", help="odcs: Open Data Contract Standard 3.1")] = (
+        ContractFormat.ODCS
+    ),
+) -> None:
+    """Print a declared source as a data contract, for catalogues and for those who read its tables.
+
+    \b
+    sluice source export shop > shop.odcs.yaml
+
+    What the standard has no word for travels in the custom property `sluice`, so that an import gives the declaration
+    back. Addresses stay with the connections: a contract names them and no more.
+    """
+    tables_named(name)  # a name that isn't there is said with those that are
+    path = load_folder(settings.sources_dir()).paths[name.partition(".")[0]]
+    contract = to_odcs(tree_of(path.read_text(encoding="utf-8")))
+    print(yaml.safe_dump(contract, sort_keys=False, allow_unicode=True, width=120), end="")
+
+
+@app.command("import")
+def import_source(
+    contract: Annotated[Path, typer.Argument(help="A data contract, Open Data Contract Standard v3, YAML or JSON")],
+    connection: Annotated[str, typer.Option("--connection", "-c", help="For a contract that names no server")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the declaration, and write nothing")] = False,
+) -> None:
+    """Write a declaration from a data contract, and say what of it was left out.
+
+    \b
+    sluice source import orders.odcs.yaml --dry-run
+    sluice source import orders.odcs.yaml
+
+    \b
+    Exit codes: 0 written (or printed), with what was left out on stderr; 1 refused, nothing was written; 2 misused.
+    """
+    try:
+        tree = tree_of(contract.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SluiceError(f"{contract} can't be read ({type(error).__name__}); nothing was written") from None
+    made = from_odcs(tree, connection)
+    remarks = [f"Imported from {contract.name}. Read it through."] if made.assumed or made.left_out else []
+    remarks += [f"- assumed: {text}" for text in made.assumed] + [f"- left out: {text}" for text in made.left_out]
+    text = render.declaration_text(made.declaration, remarks)
+    path = settings.sources_dir() / f"{made.declaration['source']}.yml"
+    must_be_valid(path.name, text)
+    for line in remarks[1:]:
+        print(line.removeprefix("- "), file=sys.stderr)
+    if dry_run:
+        print(text, end="")
+        return
+    if path.exists():
+        raise SluiceError(f"{path} is there already; nothing was written")
+    path.write_text(text, encoding="utf-8")
+    print(f"written: {_short(path)}")
+    for other in write_all(list(load_folder(settings.sources_dir()).sources.values()), settings.home()):
+        print(f"written: {_short(other)}")
 
 
 @app.command("list")

@@ -129,7 +129,12 @@ def load_file(path: Path) -> Source:
 @lru_cache(maxsize=1024)
 def _load_unchanged(path: Path, changed: int) -> Source:
     """The quick way, for a file without faults; every step of every batch asks for its declaration."""
-    return Source.model_validate(yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader))
+    return Source.model_validate(tree_of(path.read_text(encoding="utf-8")))
+
+
+def tree_of(text: str) -> Any:
+    """YAML as plain values, as a declaration is read: dates stay text."""
+    return yaml.load(text, Loader=_Loader)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

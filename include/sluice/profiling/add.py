@@ -173,18 +173,24 @@ def inserted(path: Path, table: str) -> str:
 
 def _check(addition: Addition, text: str, before: Source | None) -> None:
     """The text must be a declaration without fault, and say of the other tables what it said before."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{addition.source}.yml"
-        path.write_text(text, encoding="utf-8")
-        try:
-            after = load_file(path)
-        except DeclarationError as error:
-            raise SluiceError(
-                f"what was found out makes no declaration; nothing was written: {error.faults[0]}"
-            ) from None
+    after = must_be_valid(f"{addition.source}.yml", text)
     others = {name: table for name, table in after.tables.items() if name != addition.profile.name}
     if before is not None and others != dict(before.tables):
         raise SluiceError("the table could not be added without changing another one; nothing was written")
+
+
+def must_be_valid(name: str, text: str) -> Source:
+    """The source that a text declares; raises with its first fault when it is none, before anything is written."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_text(text, encoding="utf-8")
+        try:
+            return load_file(path)
+        except DeclarationError as error:
+            fault = error.faults[0]
+            raise SluiceError(
+                f"what was found makes no declaration: {fault.field}: {fault.message}. Nothing was written"
+            ) from None
 
 
 def _add_model(addition: Addition, target: Target) -> None:

@@ -34,8 +34,36 @@ class _Flow(yaml.SafeDumper):
 
 def source_text(head: dict[str, Any], tables: str) -> str:
     """A whole declaration: the source's own fields, then `tables`, which is indented already."""
-    fields = "\n".join(f"{name}: {scalar(value)}" for name, value in head.items())
+    fields = "\n".join(
+        line
+        for name, value in head.items()
+        for line in (_mapping(name, value) if isinstance(value, dict) else _plain(name, value))
+    )
     return f"{SCHEMA_LINE}\n{fields}\n\ntables:\n\n{tables}"
+
+
+def declaration_text(declaration: dict[str, Any], remarks: list[str]) -> str:
+    """A whole declaration from its plain values, with remarks at its head."""
+    head = {name: value for name, value in declaration.items() if name != "tables"}
+    lines = [line for remark in remarks for line in comment(remark)]
+    for name, table in declaration["tables"].items():
+        lines += ["", f"{name}:"]
+        for field, value in table.items():
+            if field == "columns":
+                lines += ["  columns:", *(f"    {line}" for n, rules in value.items() for line in _mapping(n, rules))]
+            else:
+                lines += [
+                    f"  {line}"
+                    for line in (_mapping(field, value) if isinstance(value, dict) else _plain(field, value))
+                ]
+    return source_text(head, textwrap.indent("\n".join(lines).lstrip("\n"), "  ") + "\n")
+
+
+def _plain(name: str, value: Any) -> list[str]:
+    line = f"{name}: {scalar(value)}"
+    if len(line) <= _WIDTH + 20 or not isinstance(value, str):
+        return [line]
+    return [f"{name}: >-", *(f"  {part}" for part in textwrap.wrap(value, _WIDTH))]
 
 
 def table_text(profile: TableProfile) -> str:
