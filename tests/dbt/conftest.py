@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 _LOG = (
     "_batch_id bigint not null, _row_number bigint not null, _op text not null, _effective_at timestamptz not null,"
-    " _sequence bigint not null, _row_hash uuid not null, _rescued jsonb"
+    " _sequence bigint not null, _row_hash bigint not null, _rescued jsonb"
 )
 
 
@@ -55,7 +55,7 @@ class Small:
             for number, (op, at, *values) in enumerate(rows, start=1):
                 marks = ", ".join(["%s"] * len(values))
                 self.warehouse.execute(
-                    f"insert into staging.shop__{table} values ({marks}, %s, %s, %s, %s, 0, md5(%s)::uuid, null)",
+                    f"insert into staging.shop__{table} values ({marks}, %s, %s, %s, %s, 0, hashtextextended(%s, 0), null)",
                     [*values, batch, number, op, at, repr((op, values))],
                 )
             if supersedes is not None:

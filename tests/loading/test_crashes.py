@@ -107,6 +107,6 @@ def test_a_row_that_goes_missing_between_audit_and_publish_is_noticed(world: Wor
     source = load_file(world.sources / "shop.yml")
     ids = land(source, source.tables["things"], RunContext("run"))
     audit(ids)
-    world.warehouse.execute(f"delete from landing.b{ids[0]}_rows where id = 1")
+    world.warehouse.execute(f"delete from landing.b{ids[0]}_typed where id = 1")
     with pytest.raises(LandingLost, match="holds 1 rows of this batch where 2 were landed"):
         publish(ids)

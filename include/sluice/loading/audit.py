@@ -1,4 +1,4 @@
-"""The gate of a batch: landed text becomes typed rows, or quarantine; then the batch as a whole is judged."""
+"""The gate of a batch: its rows are judged (`rows.py`), then the batch as a whole."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from psycopg import sql
 from sluice.declarations import Mode, Table
 from sluice.errors import GateRefused, SluiceError
 from sluice.loading import batch as batches
-from sluice.loading import contract, log
+from sluice.loading import log, rows
 from sluice.loading.batch import Batch, record_check
 from sluice.loading.landing import landing_table
+from sluice.loading.mapping import Mapping, map_fields
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,14 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
         )
     if batch.state != "landed":
         return batch
-    batches.must_be_whole(connection, batch, "", batch.rows_read - batch.rows_quarantined)
+    batches.must_be_whole(connection, batch, "", batch.details["text_rows"])
+    batches.must_be_whole(connection, batch, "typed", batch.details["typed_rows"])
     _, table = batches.declared(batch)
-    mapping = contract.map_fields(
-        table, batch.details["fields"], batch.details["constants"], batch.details["empty_is_null"]
-    )
-    verdicts = [_judge_header(table, batch, mapping)]
+    mapping = map_fields(table, batch.details["fields"], batch.details["constants"], batch.details["empty_is_null"])
+    verdicts = [_judge_header(connection, table, batch, mapping)]
     if not verdicts[0].refused:
         log.ensure(connection, table)
-        rules = contract.rules_of(table, mapping)
-        _split(connection, table, batch, mapping, rules)
+        rows.judge(connection, table, batch, mapping)
         batch = batches.get(connection, batch_id)
         verdicts += _judge_rows(connection, table, batch)
     for verdict in verdicts:
@@ -72,229 +71,10 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
     return batches.get(connection, batch_id)
 
 
-# -- rows ---------------------------------------------------------------------------------------
-
-
-def _split(
-    connection: psycopg.Connection, table: Table, batch: Batch, mapping: contract.Mapping, rules: list[contract.Rule]
-) -> None:
-    """Rows that keep the contract become `landing.b<id>_rows`; each other goes to quarantine for the first rule it
-    breaks."""
-    landed, rows = landing_table(batch.batch_id), landing_table(batch.batch_id, "rows")
-    connection.execute("drop table if exists pg_temp.failing")
-    connection.execute(
-        sql.SQL(
-            "create temporary table failing on commit drop as select _row_number, rule from (select _row_number, {} "
-            "as rule from {}) as judged"
-            " where rule is not null"
-        ).format(contract.first_broken(rules), landed)
-    )
-    connection.execute("create unique index on failing (_row_number)")
-    connection.execute("analyze failing")
-    _quarantine(connection, table, batch, mapping, rules)
-    casts = (sql.SQL("{} as {}").format(contract.typed(table, mapping, n), sql.Identifier(n)) for n in table.columns)
-    connection.execute(sql.SQL("drop table if exists {}").format(rows))
-    connection.execute(
-        sql.SQL(
-            """
-            create unlogged table {rows} as
-            select
-                {columns},
-                _row_number,
-                case when _deleted then 'delete' else 'upsert' end as _op,
-                {effective_at} as _effective_at,
-                {sequence} as _sequence,
-                {row_hash} as _row_hash,
-                _rescued
-            from (
-                select _row_number, {casts}, {deleted} as _deleted, {rescued} as _rescued
-                from {landed}
-                where not exists (select from failing where failing._row_number = {landed}._row_number)
-            ) as typed
-            """
-        ).format(
-            rows=rows,
-            columns=log.names(table.columns),
-            effective_at=contract.effective_at(table, batch.effective_at),
-            sequence=sql.SQL("{}::bigint").format(sql.Identifier(table.sequence))
-            if table.sequence
-            else sql.SQL("0::bigint"),
-            row_hash=contract.row_hash(table),
-            casts=sql.SQL(", ").join(casts),
-            deleted=mapping.deleted,
-            rescued=mapping.rescued,
-            landed=landed,
-        )
-    )
-    connection.execute(sql.SQL("analyze {}").format(rows))
-    withheld = _keys_present(connection, table, batch, mapping, rules) if table.mode is Mode.FULL else False
-    conflicts = _quarantine_conflicts(connection, table, batch) if table.mode is Mode.FULL else 0
-    duplicates = _drop_duplicates(connection, table, rows)
-    failing = connection.execute("select count(*) from failing").fetchone()[0]  # type: ignore[index]
-    rejected = batch.rows_quarantined + failing + conflicts  # those that never became a row were counted at landing
-    batches.move(
-        connection,
-        batch.batch_id,
-        "landed",
-        rows_quarantined=rejected,
-        rows_duplicate=duplicates,
-        deletes_withheld=withheld,
-    )
-
-
-def _quarantine(
-    connection: psycopg.Connection, table: Table, batch: Batch, mapping: contract.Mapping, rules: list[contract.Rule]
-) -> None:
-    """The rejected rows, with the rule each broke first. Reasons name the column and never a value."""
-    if not rules:
-        return
-    catalogue = sql.SQL(", ").join(
-        sql.SQL("({}, {}, {}, {})").format(index, rule.column, rule.code, f"{rule.column} {rule.reason}")
-        for index, rule in enumerate(rules)
-    )
-    connection.execute(
-        sql.SQL(
-            """
-            insert into ops.quarantine (batch_id, source, table_name, row_number, key, column_name, code, reason, raw)
-            select {batch_id}, {source}, {table_name}, landed._row_number,
-                case when {unreadable} then null else jsonb_build_array({key})::text end,
-                rules.column_name, rules.code, rules.reason, {raw}
-            from failing
-            inner join {landed} as landed on landed._row_number = failing._row_number
-            inner join (values {catalogue}) as rules (rule, column_name, code, reason) on rules.rule = failing.rule
-            """
-        ).format(
-            batch_id=batch.batch_id,
-            source=batch.source,
-            table_name=batch.table_name,
-            catalogue=catalogue,
-            landed=landing_table(batch.batch_id),
-            raw=_raw(batch, "landed"),
-            unreadable=_key_unreadable(table, rules),
-            key=sql.SQL(", ").join(contract.typed(table, mapping, key) for key in table.key),
-        )
-    )
-
-
-def _key_unreadable(table: Table, rules: list[contract.Rule]) -> sql.Composable:
-    """True for a landed row whose key itself breaks a rule, whatever rule it broke first."""
-    broken = [
-        rule.broken for rule in rules if rule.column in table.key and rule.code in ("TYPE", "NULL_KEY", "NOT_FINITE")
-    ]
-    return sql.SQL(" or ").join(broken) if broken else sql.SQL("false")
-
-
-def _raw(batch: Batch, alias: str) -> sql.Composable:
-    """The landed fields as a JSON object: what came, under the names with which it came."""
-    pairs = [
-        sql.SQL("{}::text, {}").format(name, sql.Identifier(alias, f"f{index}"))
-        for index, name in enumerate(batch.details["fields"])
-    ]
-    chunks = [pairs[start : start + 45] for start in range(0, len(pairs), 45)]
-    objects = (sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(chunk)) for chunk in chunks)
-    return sql.SQL("({})::text").format(sql.SQL(" || ").join(objects))
-
-
-def _keys_present(
-    connection: psycopg.Connection, table: Table, batch: Batch, mapping: contract.Mapping, rules: list[contract.Rule]
-) -> bool:
-    """`landing.b<id>_keys`: every key that a full extract holds, also those of rejected rows, which did not vanish.
-
-    Returns True if a rejected row hides its key: then no key of this extract may be taken for deleted.
-    """
-    keys = landing_table(batch.batch_id, "keys")
-    casts = sql.SQL(", ").join(contract.typed(table, mapping, key) for key in table.key)
-    connection.execute(sql.SQL("drop table if exists {}").format(keys))
-    connection.execute(
-        sql.SQL("create unlogged table {} as select {} from {}").format(
-            keys, log.names(table.key), landing_table(batch.batch_id, "rows")
-        )
-    )
-    broken, landed = _key_unreadable(table, rules), landing_table(batch.batch_id)
-    hidden = connection.execute(
-        sql.SQL("select count(*) from failing inner join {} using (_row_number) where {}").format(landed, broken)
-    ).fetchone()[0]  # type: ignore[index]
-    connection.execute(
-        sql.SQL(
-            "insert into {} select {} from failing inner join {} using (_row_number) where case when {} then false "
-            "else true end"
-        ).format(keys, casts, landed, broken)
-    )
-    present = connection.execute(sql.SQL("select count(*) from {}").format(keys)).fetchone()[0]  # type: ignore[index]
-    batches.add_details(connection, batch.batch_id, keys=present)
-    connection.execute(sql.SQL("analyze {}").format(keys))  # fresh tables have no statistics, and anti joins need them
-    return bool(hidden) or batch.rows_quarantined > 0
-
-
-def _quarantine_conflicts(connection: psycopg.Connection, table: Table, batch: Batch) -> int:
-    """A full extract with two different rows of one key: neither is believed. Returns how many rows that were."""
-    rows = landing_table(batch.batch_id, "rows")
-    return connection.execute(
-        sql.SQL(
-            """
-            with conflicting as (
-                select _row_number
-                from (
-                    select
-                        _row_number,
-                        count(*) over (partition by {key}) as of_key,
-                        count(*) over (partition by {key}, _row_hash) as of_row
-                    from {rows}
-                ) as counted
-                where of_key <> of_row
-            ),
-
-            removed as (
-                delete from {rows} where _row_number in (select _row_number from conflicting)
-                returning _row_number, jsonb_build_array({key})::text as key
-            )
-
-            insert into ops.quarantine (batch_id, source, table_name, row_number, key, column_name, code, reason, raw)
-            select {batch_id}, {source}, {table_name}, landed._row_number, removed.key, {column}, 'DUPLICATE_KEY',
-                'another row of the same extract has this key and other values', {raw}
-            from removed
-            inner join {landed} as landed using (_row_number)
-            """
-        ).format(
-            key=log.names(table.key),
-            rows=rows,
-            batch_id=batch.batch_id,
-            source=batch.source,
-            table_name=batch.table_name,
-            column=", ".join(table.key),
-            raw=_raw(batch, "landed"),
-            landed=landing_table(batch.batch_id),
-        )
-    ).rowcount
-
-
-def _drop_duplicates(connection: psycopg.Connection, table: Table, rows: sql.Identifier) -> int:
-    """The same version of the same key twice in one batch is once enough. Returns how many rows that were."""
-    return connection.execute(
-        sql.SQL(
-            """
-            delete from {rows}
-            where ctid = any(array(
-                select ctid
-                from (
-                    select
-                        ctid,
-                        row_number() over (
-                            partition by {key}, _effective_at, _sequence, _row_hash, _op order by _row_number
-                        ) as occurrence
-                    from {rows}
-                ) as counted
-                where occurrence > 1
-            ))
-            """
-        ).format(rows=rows, key=log.names(table.key))
-    ).rowcount
-
-
 # -- the batch as a whole -----------------------------------------------------------------------
 
 
-def _judge_header(table: Table, batch: Batch, mapping: contract.Mapping) -> Verdict:
+def _judge_header(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping) -> Verdict:
     ambiguous = [
         name for name in mapping.ambiguous if any((c.field or n).lower() == name for n, c in table.columns.items())
     ]
@@ -312,6 +92,13 @@ def _judge_header(table: Table, batch: Batch, mapping: contract.Mapping) -> Verd
             f"{batch.unit} has no field for the required columns {', '.join(required)}; nothing was published. "
             f"Name the field in the declaration (columns.{required[0]}.field) if it was renamed",
         )
+    for name, text in batch.details["constants"].items():
+        kind = table.columns[name].type
+        valid = connection.execute("select pg_input_is_valid(%s, %s)", [text, kind]).fetchone()
+        if not (valid and valid[0]):
+            return Verdict(
+                "header", True, f"the path of {batch.unit} gives {name}, which is no {kind}; nothing was published"
+            )
     return Verdict("header", False)
 
 
@@ -447,7 +234,7 @@ def _approved(connection: psycopg.Connection, batch: Batch, vanished: int) -> bo
     )
 
 
-def _record_drift(connection: psycopg.Connection, table: Table, batch: Batch, mapping: contract.Mapping) -> None:
+def _record_drift(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping) -> None:
     """What the source brought that the contract does not know, or did not bring. Said once per change, not once per
     batch."""
     events = [

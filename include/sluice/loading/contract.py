@@ -1,8 +1,7 @@
-"""A table's contract, compiled to SQL: how landed text becomes typed values, and which rows may not.
+"""A table's contract, compiled to SQL: which rows may not become rows of the log, and why.
 
 Rules are checked in the order in which they are listed; a row is rejected for the first it breaks, so that each
-rejected row has one
-reason and the books add up.
+rejected row has one reason and the books add up. The same rules judge text and values; a text must first be a value.
 """
 
 from __future__ import annotations
@@ -10,20 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from decimal import Decimal
+from math import ceil, floor
 from typing import Any
 
 from psycopg import sql
 
 from sluice.declarations import Column, Mode, Table
+from sluice.loading.mapping import Mapping, Values, landing_type
 
 _TEMPORAL = ("date", "timestamptz", "timestamp", "time")
+_FLOAT = ("real", "double precision")
+_INTEGER = ("smallint", "integer", "bigint")
 _MAX_KEY = 800  # bytes
-_HASH_CHUNK = 45  # columns; a function takes at most 100 arguments
+# what Postgres takes for a time and means something else tomorrow, or no time at all
+WORDS = ("now", "today", "tomorrow", "yesterday", "epoch", "infinity", "allballs")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One thing that must hold. `broken` is a SQL condition over the landing table, true for a row that breaks it."""
+    """One thing that must hold. `broken` is a SQL condition over a landing table, true for a row that breaks it."""
 
     code: str
     column: str
@@ -31,175 +36,124 @@ class Rule:
     broken: sql.Composable
 
 
-@dataclass(frozen=True)
-class Mapping:
-    """How the fields of a landing table feed the columns of a contract."""
-
-    texts: dict[str, sql.Composable]  # column -> its text
-    rescued: sql.Composable  # jsonb of the fields that the contract does not know
-    deleted: sql.Composable  # boolean
-    missing: tuple[str, ...]  # declared columns without a field
-    unknown: tuple[str, ...]  # fields without a column
-    ambiguous: tuple[str, ...]  # fields that differ only in case
-
-
-def map_fields(table: Table, fields: list[str], constants: dict[str, str], empty_is_null: bool) -> Mapping:
-    """Match landed fields to declared columns by name: exactly, else without regard to case."""
-    exact = {name: index for index, name in enumerate(fields)}
-    folded: dict[str, list[int]] = {}
-    for index, name in enumerate(fields):
-        folded.setdefault(name.lower(), []).append(index)
-    used: set[int] = set()
-
-    def text_of(name: str) -> sql.Composable | None:
-        index = exact.get(name)
-        if index is None and len(folded.get(name.lower(), [])) == 1:
-            index = folded[name.lower()][0]
-        if index is None:
-            return None
-        used.add(index)
-        field = sql.Identifier(f"f{index}")
-        return sql.SQL("nullif({}, '')").format(field) if empty_is_null else field
-
-    texts, missing = {}, []
-    for name, column in table.columns.items():
-        if column.from_path:
-            texts[name] = sql.SQL("{}::text").format(constants.get(name))
-            continue
-        text = text_of(column.field or name)
-        if text is None:
-            missing.append(name)
-        texts[name] = text or sql.SQL("null::text")
-    deleted: sql.Composable = sql.SQL("false")
-    if table.deleted_by and (marker := text_of(table.deleted_by.field)) is not None:
-        deleted = sql.SQL("({} is not distinct from {})").format(marker, table.deleted_by.value)
-    rest = [(index, name) for index, name in enumerate(fields) if index not in used and name != "_rescued"]
-    return Mapping(
-        texts,
-        _rescued(rest, exact.get("_rescued")),
-        deleted,
-        tuple(missing),
-        tuple(name for _, name in rest),
-        tuple(sorted(name for name, where in folded.items() if len(where) > 1)),
-    )
-
-
-def _rescued(rest: list[tuple[int, str]], ready: int | None) -> sql.Composable:
-    if ready is not None:
-        return sql.SQL("{}::jsonb").format(sql.Identifier(f"f{ready}"))
-    if not rest:
-        return sql.SQL("null::jsonb")
-    pairs = [sql.SQL("{}::text, {}").format(name, sql.Identifier(f"f{index}")) for index, name in rest]
-    chunks = [pairs[start : start + _HASH_CHUNK] for start in range(0, len(pairs), _HASH_CHUNK)]
-    objects = (sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(chunk)) for chunk in chunks)
-    return sql.SQL("nullif(jsonb_strip_nulls({}), '{{}}'::jsonb)").format(sql.SQL(" || ").join(objects))
-
-
-def rules_of(table: Table, mapping: Mapping) -> list[Rule]:
-    """Every rule of the contract, types first. A deleted row needs only its key."""
+def rules_of(table: Table, mapping: Mapping, *, typed: bool) -> list[Rule]:
+    """Every rule of the contract, types first, over the text or the typed landing table. A deleted row needs only its
+    key."""
+    values = mapping.typed if typed else mapping.text
     rules: list[Rule] = []
-    needed = (
-        set(table.key)
-        | ({table.effective_at} if table.effective_at else set())
-        | ({table.sequence} if table.sequence else set())
-    )
     for name, column in table.columns.items():
-        text = mapping.texts[name]
-        rules += _type_rules(name, column, text)
-        if name in needed or (table.cursor and name == table.cursor.column):
-            code = (
-                "NULL_CURSOR"
-                if table.cursor and name == table.cursor.column
-                else "NULL_KEY"
-                if name in table.key
-                else "REQUIRED"
-            )
-            rules.append(Rule(code, name, "has no value", sql.SQL("{} is null").format(text)))
-        elif column.required:
-            broken = sql.SQL("({} is null and not {})").format(text, mapping.deleted)
-            rules.append(Rule("REQUIRED", name, "has no value", broken))
-        if name in table.key and column.type == "text":
-            # an index entry holds a third of a page; a longer key would fail the whole batch at publish
-            long = sql.SQL("octet_length({}) > {}").format(text, sql.Literal(_MAX_KEY))
-            rules.append(Rule("TOO_LONG", name, f"is longer than {_MAX_KEY} bytes, too long for a key", long))
+        if not typed:
+            rules += _readable(name, column.type, values.columns[name])
+        rules += _in_bounds(name, column.type, value_of(table, values, name))
+        rules += _present(table, name, values)
     for name, column in table.columns.items():
-        rules += _value_rules(name, column, mapping.texts[name])
+        rules += _value_rules(name, column, value_of(table, values, name))
     return rules
 
 
-def _type_rules(name: str, column: Column, text: sql.Composable) -> list[Rule]:
-    """The text must be a value of the type, and the same value again when written back."""
-    kind = column.type
+def value_of(table: Table, values: Values, name: str) -> sql.Composable:
+    """A column's value in its landing type: digits that the declared type would round are still there."""
+    return sql.SQL("({})::{}").format(values.columns[name], sql.SQL(landing_type(table.columns[name].type)))
+
+
+def typed(table: Table, values: Values, name: str) -> sql.Composable:
+    """A column's value in its declared type, which is from a closed list."""
+    return sql.SQL("({})::{}").format(values.columns[name], sql.SQL(table.columns[name].type))
+
+
+def _readable(name: str, kind: str, text: sql.Composable) -> list[Rule]:
+    """The text must be a value of the type, and the same value whenever it is read."""
     if kind == "text":
         return []
-    rules = [Rule("TYPE", name, f"is not of type {kind}", sql.SQL("not pg_input_is_valid({}, {})").format(text, kind))]
-    if kind.startswith("numeric") or kind in ("real", "double precision"):
-        not_finite = sql.SQL("({0})::double precision in ('NaN', 'Infinity', '-Infinity')")
-        if kind.startswith("numeric"):
-            not_finite = sql.SQL("({0})::numeric in ('NaN', 'Infinity', '-Infinity')")
-        rules.append(Rule("NOT_FINITE", name, "is not a finite number", not_finite.format(text)))
-    if "(" in kind:
-        loses = sql.SQL("({0})::numeric <> ({0})::{1}").format(text, sql.SQL(kind))  # the type is from a closed list
-        rules.append(Rule("PRECISION", name, f"has more digits than {kind} holds", loses))
+    valid = sql.SQL("not pg_input_is_valid({}, {})").format(text, landing_type(kind))
+    rules = [Rule("TYPE", name, f"is not of type {kind}", valid)]
     if kind in _TEMPORAL:
-        # words such as today, now or infinity are valid input and mean something else tomorrow
-        rules.append(Rule("TYPE", name, f"is not a {kind} in figures", sql.SQL("{} !~ '^[0-9]'").format(text)))
+        word = sql.SQL("{} ~* {}").format(text, "|".join(WORDS))
+        rules.append(Rule("TYPE", name, f"is not a {kind} in figures", word))
     return rules
 
 
-def _value_rules(name: str, column: Column, text: sql.Composable) -> list[Rule]:
+def _in_bounds(name: str, kind: str, value: sql.Composable) -> list[Rule]:
+    """What the type's input accepts and its column does not hold, or the log does not want."""
     rules = []
+    if kind.startswith("numeric") or kind in _FLOAT:
+        finite = sql.SQL("not ({0} > '-Infinity' and {0} < 'Infinity')").format(value)  # NaN is above all numbers
+        rules.append(Rule("NOT_FINITE", name, "is not a finite number", finite))
+    if "(" in kind:
+        precision, _, scale = kind[kind.index("(") + 1 : -1].partition(",")
+        digits = int(scale or 0)
+        limit = Decimal(10) ** (int(precision) - digits) - Decimal(5).scaleb(-digits - 1)  # from here it rounds up
+        rules += [
+            Rule("TYPE", name, f"is not of type {kind}", sql.SQL("abs({}) >= {}").format(value, limit)),
+            Rule(
+                "PRECISION",
+                name,
+                f"has more digits than {kind} holds",
+                sql.SQL("min_scale({}) > {}").format(value, digits),
+            ),
+        ]
+    if kind in _TEMPORAL and kind != "time":
+        rules.append(Rule("TYPE", name, f"is not a {kind} in figures", sql.SQL("not isfinite({})").format(value)))
+    return rules
+
+
+def _present(table: Table, name: str, values: Values) -> list[Rule]:
+    """The key, and what orders versions, must be there; other required columns unless the row is a delete."""
+    column, value = table.columns[name], values.columns[name]
+    missing = sql.SQL("{} is null").format(value)
+    rules = []
+    if table.cursor and name == table.cursor.column:
+        rules.append(Rule("NULL_CURSOR", name, "has no value", missing))
+    elif name in table.key:
+        rules.append(Rule("NULL_KEY", name, "has no value", missing))
+    elif name in (table.effective_at, table.sequence):
+        rules.append(Rule("REQUIRED", name, "has no value", missing))
+    elif column.required:
+        broken = sql.SQL("({} and not {})").format(missing, values.deleted)
+        rules.append(Rule("REQUIRED", name, "has no value", broken))
+    if name in table.key and column.type == "text":
+        # an index entry holds a third of a page; a longer key would fail the whole batch at publish
+        long = sql.SQL("octet_length({}) > {}").format(value, sql.Literal(_MAX_KEY))
+        rules.append(Rule("TOO_LONG", name, f"is longer than {_MAX_KEY} bytes, too long for a key", long))
+    return rules
+
+
+def _value_rules(name: str, column: Column, value: sql.Composable) -> list[Rule]:
+    """Accepted values and patterns speak of the value as Postgres writes it, so that they mean the same in each
+    format."""
+    rules = []
+    text = value if column.type == "text" else sql.SQL("({})::text").format(value)
     if column.accepted is not None:
         broken = sql.SQL("{} <> all({}::text[])").format(text, list(column.accepted))
         rules.append(Rule("ACCEPTED", name, "is not one of the accepted values", broken))
-    for bound, word, operator in ((column.minimum, "below", "<"), (column.maximum, "above", ">")):
-        if bound is not None:
-            number = sql.SQL("double precision" if column.type in ("real", "double precision") else "numeric")
-            broken = sql.SQL("({})::{number} {} {}::{number}").format(
-                text, sql.SQL(operator), str(bound), number=number
-            )
-            rules.append(Rule("RANGE", name, f"is {word} {bound:g}", broken))
+    if column.minimum is not None:
+        broken = sql.SQL("{} < {}").format(value, _bound(column, ceil, column.minimum))
+        rules.append(Rule("RANGE", name, f"is below {column.minimum:g}", broken))
+    if column.maximum is not None:
+        broken = sql.SQL("{} > {}").format(value, _bound(column, floor, column.maximum))
+        rules.append(Rule("RANGE", name, f"is above {column.maximum:g}", broken))
     if column.pattern is not None:
         broken = sql.SQL("{} !~ {}").format(text, column.pattern)
         rules.append(Rule("PATTERN", name, f"does not match {column.pattern}", broken))
     return rules
 
 
+def _bound(column: Column, whole: Any, bound: float) -> sql.Composable:
+    """The bound in the column's own kind of number, so that no value is converted for it."""
+    if column.type in _INTEGER:
+        if abs(bound) < 2**62:
+            return sql.SQL("{}::bigint").format(sql.Literal(whole(bound)))
+        return sql.SQL("{}::numeric").format(str(bound))
+    return sql.SQL("{}::{}").format(str(bound), sql.SQL("double precision" if column.type in _FLOAT else "numeric"))
+
+
 def first_broken(rules: list[Rule]) -> sql.Composable:
-    """The index of the first rule that a row breaks, or null. CASE keeps a cast from running before its type was
-    checked."""
+    """The number of the first rule that a row breaks, from 1, or null. CASE keeps a cast from running before its type
+    was checked."""
     if not rules:
         return sql.SQL("null::int")
-    whens = (sql.SQL("when {} then {}").format(rule.broken, sql.Literal(index)) for index, rule in enumerate(rules))
+    whens = (sql.SQL("when {} then {}").format(rule.broken, sql.Literal(index)) for index, rule in enumerate(rules, 1))
     return sql.SQL("case {} end").format(sql.SQL(" ").join(whens))
-
-
-def typed(table: Table, mapping: Mapping, name: str) -> sql.Composable:
-    """The typed value of a column."""
-    return sql.SQL("({})::{}").format(
-        mapping.texts[name], sql.SQL(table.columns[name].type)
-    )  # a type from a closed list
-
-
-def row_hash(table: Table) -> sql.Composable:
-    """The hash of a row of a declared table."""
-    return row_hash_of({name: column.type for name, column in table.columns.items()})
-
-
-def row_hash_of(types: dict[str, str]) -> sql.Composable:
-    """A hash over the typed columns of a row: by name, so that type and order count, and NULL is like an absent column.
-
-    An added column that is NULL in old rows therefore opens no new version (case 19).
-    """
-    names = sorted(types)
-    chunks = [names[start : start + _HASH_CHUNK] for start in range(0, len(names), _HASH_CHUNK)]
-
-    def pair(name: str) -> sql.Composable:
-        cast = "::text" if types[name] == "jsonb" else ""
-        return sql.SQL("{}::text, {}{}").format(name, sql.Identifier(name), sql.SQL(cast))
-
-    objects = (sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(map(pair, chunk))) for chunk in chunks)
-    return sql.SQL("md5(jsonb_strip_nulls({})::text)::uuid").format(sql.SQL(" || ").join(objects))
 
 
 def effective_at(table: Table, instant: Any) -> sql.Composable:
@@ -208,6 +162,56 @@ def effective_at(table: Table, instant: Any) -> sql.Composable:
     if name:
         return sql.SQL("{}::timestamptz").format(sql.Identifier(name))
     return sql.SQL("{}::timestamptz").format(instant)
+
+
+# -- the hash of a row ----------------------------------------------------------------------------
+
+# One family per set of types whose equal values hash alike, so that a widened column changes no row. Each function is
+# there in PostgreSQL 17, and takes a seed.
+_FAMILIES = {
+    "smallint": ("integer", "hashint8extended({}, {})"),
+    "integer": ("integer", "hashint8extended({}, {})"),
+    "bigint": ("integer", "hashint8extended({}, {})"),
+    "numeric": ("numeric", "hash_numeric_extended({}, {})"),
+    "real": ("float", "hashfloat8extended({}, {})"),
+    "double precision": ("float", "hashfloat8extended({}, {})"),
+    "text": ("text", "hashtextextended({}, {})"),
+    "boolean": ("boolean", "hashint4extended({}::int, {})"),
+    "date": ("date", "hashint4extended({} - '2000-01-01'::date, {})"),
+    "timestamp": ("timestamp", "timestamp_hash_extended({}, {})"),
+    "timestamptz": ("timestamptz", "timestamp_hash_extended({} at time zone interval '0', {})"),
+    "time": ("time", "time_hash_extended({}, {})"),
+    "uuid": ("uuid", "uuid_hash_extended({}, {})"),
+    "jsonb": ("jsonb", "jsonb_hash_extended({}, {})"),
+}
+_FAMILIES |= {  # as the catalogue spells them
+    "timestamp without time zone": _FAMILIES["timestamp"],
+    "timestamp with time zone": _FAMILIES["timestamptz"],
+    "time without time zone": _FAMILIES["time"],
+}
+DELETED_HASH = sql.SQL("0::bigint")  # of a tombstone, which has no values
+
+
+def row_hash(table: Table) -> sql.Composable:
+    """A hash over the typed columns of a row, in any order: each value under a seed of its column's name and type.
+
+    NULL adds nothing, so that an added column that is NULL in old rows opens no new version (case 19). Equal values
+    are equal here as they are to Postgres: 1.0 and 1.00, 0.0 and -0.0, a JSON object in another order.
+    """
+    return row_hash_of({name: column.type for name, column in table.columns.items()})
+
+
+def row_hash_of(types: dict[str, str]) -> sql.Composable:
+    """The same, for columns of these types, as declared or as the catalogue spells them."""
+    parts = [_value_hash(name, landing_type(kind)) for name, kind in sorted(types.items())]
+    return sql.SQL("({})").format(sql.SQL(" # ").join(parts))
+
+
+def _value_hash(name: str, kind: str) -> sql.Composable:
+    family, function = _FAMILIES[kind]
+    digest = hashlib.blake2b(f"{name}\0{family}".encode(), digest_size=8).digest()
+    seed = sql.SQL("{}::bigint").format(str(int.from_bytes(digest, signed=True)))
+    return sql.SQL("coalesce({}, 0)").format(sql.SQL(function).format(sql.Identifier(name), seed))
 
 
 def contract_hash(table: Table) -> str:

@@ -59,7 +59,7 @@ def ensure(connection: psycopg.Connection, table: Table) -> None:
     connection.execute(
         sql.SQL(
             "create table {} ({}, _batch_id bigint not null, _row_number bigint not null, _op text not null, "
-            "_effective_at timestamptz not null, _sequence bigint not null, _row_hash uuid not null, _rescued jsonb)"
+            "_effective_at timestamptz not null, _sequence bigint not null, _row_hash bigint not null, _rescued jsonb)"
         ).format(relation(table), sql.SQL(", ").join(columns))
     )
     connection.execute(sql.SQL("create index on {} ({}, _effective_at)").format(relation(table), names(table.key)))

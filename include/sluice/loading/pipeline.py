@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import NoReturn, TypeVar
 
 import psycopg
-from psycopg import sql
 
 from sluice import warehouse
 from sluice.declarations import Mode, Source, Table
@@ -184,20 +183,17 @@ def _land_unit(connection: psycopg.Connection, source: Source, table: Table, uni
     _abandon_earlier(connection, source.source, table.name, unit.name)
     batch_id = _open(connection, source, table, unit, run, token)
     connection.commit()
-    sink = Landing(connection, batch_id, source.source, table.name)
-    sink.key_types(
-        sql.SQL(", ").join(
-            sql.SQL("{} {}").format(sql.Identifier(k), sql.SQL(table.columns[k].type)) for k in table.key
-        )
-    )
+    sink = Landing(connection, batch_id, table)
     try:
-        if table.origin.rest:
-            sink.resume(unit.resumable, _resume_within(table))
-        read = reader_of(table).read(source, table, unit, sink)
+        with sink:
+            if table.origin.rest:
+                sink.resume(unit.resumable, _resume_within(table))
+            read = reader_of(table).read(source, table, unit, sink)
+            sink.finish()
     except Exception as error:
         connection.rollback()
         raise _give_up(connection, table, batch_id, unit, sink, token, error) from None
-    rows = sink.row_count + sink.reject_count
+    rows = sink.text_rows + sink.typed_rows + sink.reject_count
     if unit.resumable:
         _forget_attempts(connection, source.source, table.name, batch_id, unit)
     if reason := _nothing_new(connection, table, batch_id, unit, read):
@@ -211,6 +207,7 @@ def _land_unit(connection: psycopg.Connection, source: Source, table: Table, uni
         connection.commit()
         return None
     batches.move(connection, batch_id, "landed", rows_read=rows, rows_quarantined=sink.reject_count, **_known(read))
+    batches.add_details(connection, batch_id, text_rows=sink.text_rows, typed_rows=sink.typed_rows, gaps=sink.gap_count)
     connection.commit()
     return batch_id
 

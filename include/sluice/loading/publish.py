@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import psycopg
@@ -11,7 +11,7 @@ from psycopg import sql
 from sluice.declarations import Mode, Table
 from sluice.errors import GateRefused, StaleLease
 from sluice.loading import batch as batches
-from sluice.loading import lease, log
+from sluice.loading import contract, lease, log, rows
 from sluice.loading.audit import judge_vanished
 from sluice.loading.batch import Batch, record_check
 from sluice.loading.landing import drop_landing, landing_table
@@ -51,17 +51,19 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
         # one publisher per table: the state that a full extract is compared with must not move meanwhile
         connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sluice:log:{table.log_name}"])
         lease.check(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
-        rows = batch.rows_read - batch.rows_quarantined - batch.rows_duplicate
-        batches.must_be_whole(connection, batch, "rows", rows)
+        landed = batch.rows_read - batch.rows_quarantined - batch.rows_duplicate
+        batches.must_be_whole(connection, batch, "rows", landed)
         if "keys" in batch.details:
             batches.must_be_whole(connection, batch, "keys", batch.details["keys"])
         _judge_again(connection, table, batch)
         earlier = _active_of_unit(connection, batch)
+        if table.mode is Mode.APPEND and rows.find_repeated(connection, table, batch):
+            batch = replace(batch, rows_duplicate=rows.drop_duplicates(connection, table, batch))
         write = {Mode.APPEND: _append, Mode.CURSOR: _add_versions, Mode.FULL: _assert_state}[table.mode]
         applied, deleted = write(connection, table, batch, earlier)
         _keep_statistics(connection, table, applied)
         # counted, not inferred: what landed and was neither applied nor rejected must be what the log held already
-        unchanged = 0 if table.mode is Mode.APPEND else rows - applied
+        unchanged = 0 if table.mode is Mode.APPEND else landed - applied
         _enter(
             connection, table, batch, (applied, unchanged, deleted), earlier if table.mode is not Mode.CURSOR else []
         )
@@ -153,6 +155,7 @@ def _enter(
         "published",
         rows_applied=applied,
         rows_unchanged=unchanged,
+        rows_duplicate=batch.rows_duplicate,
         rows_deleted=deleted,
         published_seq=seq,
     )
@@ -176,8 +179,8 @@ def _insert(table: Table, batch_id: int, rows: sql.Composable) -> sql.Composable
 
 def _append(connection: psycopg.Connection, table: Table, batch: Batch, earlier: list[int]) -> tuple[int, int]:
     """All rows. One that another batch holds too is kept twice: either batch may be superseded without losing it."""
-    rows = sql.SQL("select * from {} order by _row_number").format(landing_table(batch.batch_id, "rows"))
-    return connection.execute(_insert(table, batch.batch_id, rows)).rowcount, 0
+    landed = sql.SQL("select * from {}").format(landing_table(batch.batch_id, "rows"))
+    return connection.execute(_insert(table, batch.batch_id, landed)).rowcount, 0
 
 
 def _add_versions(connection: psycopg.Connection, table: Table, batch: Batch, earlier: list[int]) -> tuple[int, int]:
@@ -203,7 +206,6 @@ def _add_versions(connection: psycopg.Connection, table: Table, batch: Batch, ea
             limit 1
         ) as known on true
         where known._row_hash is distinct from landed._row_hash or known._op is distinct from landed._op
-        order by landed._row_number
         """
     ).format(
         columns=columns,
@@ -258,7 +260,7 @@ def _assert_state(connection: psycopg.Connection, table: Table, batch: Batch, ea
         "not exists (select from ({state}) as before where {same_key} and before._op <> 'delete' and before._row_hash "
         "= landed._row_hash)"
     )
-    rows = sql.SQL("select landed.* from {rows} as landed where {differs} order by landed._row_number").format(
+    asserted = sql.SQL("select landed.* from {rows} as landed where {differs}").format(
         rows=landing_table(batch.batch_id, "rows"),
         # an extract that may not speak of absence must say everything it knows
         differs=sql.SQL("true")
@@ -267,7 +269,7 @@ def _assert_state(connection: psycopg.Connection, table: Table, batch: Batch, ea
             state=log.state_before(table, inclusive=False), same_key=log.same_key(table, "before", "landed")
         ),
     )
-    applied = connection.execute(_insert(table, batch.batch_id, rows), parameters).rowcount
+    applied = connection.execute(_insert(table, batch.batch_id, asserted), parameters).rowcount
     applied += _say_held(connection, table, batch)
     deleted = 0 if batch.deletes_withheld else _bury(connection, table, batch, inclusive=False)
     _restate_next(connection, table, batch, earlier)
@@ -307,7 +309,7 @@ def _bury(connection: psycopg.Connection, table: Table, batch: Batch, *, inclusi
     rows = sql.SQL(
         """
         select {key}{nulls}, 0::bigint as _row_number, 'delete'::text as _op, %(instant)s::timestamptz as _effective_at,
-            0::bigint as _sequence, md5('delete')::uuid as _row_hash, null::jsonb as _rescued
+            0::bigint as _sequence, {deleted} as _row_hash, null::jsonb as _rescued
         from ({state}) as known
         where known._op <> 'delete'
             and not exists (select from {keys} as present where {same_key})
@@ -315,6 +317,7 @@ def _bury(connection: psycopg.Connection, table: Table, batch: Batch, *, inclusi
     ).format(
         key=log.names(table.key),
         nulls=nulls,
+        deleted=contract.DELETED_HASH,
         state=log.state_before(table, inclusive=inclusive),
         keys=landing_table(batch.batch_id, "keys"),
         same_key=log.same_key(table, "present", "known"),
@@ -416,11 +419,12 @@ def _supplement(connection: psycopg.Connection, table: Table, batch: Batch, unit
         """
         select {key}{others}, row_number() over () as _row_number, coalesce(known._op, 'delete') as _op,
             %(instant)s::timestamptz as _effective_at, 0::bigint as _sequence,
-            coalesce(known._row_hash, md5('delete')::uuid) as _row_hash, known._rescued
+            coalesce(known._row_hash, {deleted}) as _row_hash, known._rescued
         from restating left join ({state}) as known on {same_key}
         """
     ).format(
         key=log.names(table.key, "restating"),
+        deleted=contract.DELETED_HASH,
         others=sql.SQL("").join(sql.SQL(", {}").format(sql.Identifier("known", name)) for name in others),
         state=state,
         same_key=log.same_key(table, "known", "restating"),

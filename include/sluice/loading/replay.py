@@ -28,10 +28,11 @@ from sluice import warehouse
 from sluice.declarations import Mode, Table
 from sluice.errors import LedgerError, SluiceError
 from sluice.loading import batch as batches
-from sluice.loading import contract, log, quarantine
-from sluice.loading.audit import _split, judge_vanished
+from sluice.loading import contract, log, quarantine, rows
+from sluice.loading.audit import judge_vanished
 from sluice.loading.batch import Batch
-from sluice.loading.landing import drop_landing, landing_table
+from sluice.loading.landing import drop_landing, landing_table, make_landing
+from sluice.loading.mapping import map_fields
 from sluice.loading.publish import _active_of_unit, _bury, _insert, _restate_next
 from sluice.loading.quarantine import MASK, Fields, Rejected, Where
 from sluice.readers.jsonl import as_fields, loads
@@ -220,11 +221,7 @@ def _land(
     ).fetchone()[0]  # type: ignore[index]
     landed = landing_table(batch_id)
     columns = [sql.Identifier(f"f{index}") for index in range(len(fields))]
-    connection.execute(
-        sql.SQL("create unlogged table {} (_row_number bigint not null, {})").format(
-            landed, sql.SQL(", ").join(sql.SQL("{} text").format(column) for column in columns)
-        )
-    )
+    make_landing(connection, batch_id, map_fields(table, fields, {}, empty_is_null=False))
     connection.execute("drop table if exists pg_temp.replaying")
     connection.execute(
         """
@@ -234,6 +231,7 @@ def _land(
     )
     count, unreadable = _copy(connection, table, origin, where, corrections, fields, landed, columns)
     batches.move(connection, batch_id, "landed", rows_read=count)
+    batches.add_details(connection, batch_id, text_rows=count, typed_rows=0, gaps=0)
     active = _active_of_unit(connection, origin)
     return _Job(connection, table, origin, batches.get(connection, batch_id), active), unreadable
 
@@ -351,8 +349,11 @@ def _judge(job: _Job) -> list[Still]:
     connection, table = job.connection, job.table
     log.ensure(connection, table)
     details = job.batch.details
-    mapping = contract.map_fields(table, details["fields"], details["constants"], details["empty_is_null"])
-    _split(connection, table, job.batch, mapping, contract.rules_of(table, mapping))
+    mapping = map_fields(table, details["fields"], details["constants"], details["empty_is_null"])
+    rows.judge(connection, table, job.batch, mapping)
+    if table.mode is Mode.APPEND and rows.find_repeated(connection, table, job.batch):
+        rows.drop_duplicates(connection, table, job.batch)
+    rows.materialize(connection, table, job.batch)
     again = connection.execute(
         """
         with again as (
@@ -455,8 +456,8 @@ def _write(job: _Job) -> tuple[int, int, int]:
         )
     )
     # of a full extract every row, also one that says nothing new: the unit holds this key, whatever else is replayed
-    rows = sql.SQL("select * from {} order by _row_number").format(job.rows)
-    applied = job.connection.execute(_insert(job.table, job.batch.batch_id, rows)).rowcount
+    passing = sql.SQL("select * from {} order by _row_number").format(job.rows)
+    applied = job.connection.execute(_insert(job.table, job.batch.batch_id, passing)).rowcount
     return applied, 0, passed - applied
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Protocol
@@ -65,16 +66,41 @@ class Readiness:
 
 
 class Sink(Protocol):
-    """Where a reader puts rows: the landing table of one batch.
+    """Where a reader puts the rows of one unit. Call `create` first; again to begin anew.
 
-    `resumed` is what an attempt that failed last gave to `checkpoint`; the rows that it had landed by then are here.
+    Two ways in, which may be mixed; both take rows at the positions that they have in the unit, from 1:
+
+    * **text** (`rows`, `copy`): every field as text, judged by the contract afterwards: for any format, and the slower
+      way. `rows` takes numbered rows; numbers may have holes, where `reject` was called instead.
+    * **values** (`binary`): chunks of PostgreSQL's binary COPY format, from its signature to its trailer, for the
+      columns in `types`, each in exactly that type (a `numeric(p,s)` lands as `numeric`, and keeps its digits to be
+      judged). Binary COPY can't skip a row: one malformed value fails the unit. Contract rules are checked afterwards
+      in the server. Each call is a session of its own and may run in a thread of its own, so that several go at once:
+
+          with sink.binary(columns) as write:
+              for chunk in chunks:
+                  write(chunk)
+
+      `start` is the position of the stream's first row; without one, streams follow each other in the order in which
+      they were opened.
+
+    A record that can't even become text goes to `reject`, with its bytes. `keys` takes all keys of the source, for a
+    key scan, in PostgreSQL's text format.
+
+    `resumed` is what an attempt that failed last gave to `checkpoint`; the rows that it had landed as text by then are
+    here, and `create` with `keep` leaves them.
     """
 
     resumed: dict[str, Any] | None
 
-    def create(self, fields: list[str], *, keys: bool = False, keep: bool = False) -> None: ...
+    @property
+    def types(self) -> dict[str, str]: ...
+    def create(self, fields: list[str], *, keep: bool = False) -> None: ...
+    def rows(self, rows: Iterable[tuple[int, Sequence[str | None]]]) -> int: ...
     def copy(self, blocks: Iterable[bytes], options: str) -> int: ...
-    def rows(self, rows: Iterable[tuple[int, list[str | None]]]) -> int: ...
+    def binary(
+        self, columns: Sequence[str], *, start: int | None = None
+    ) -> AbstractContextManager[Callable[[bytes], None]]: ...
     def reject(self, row_number: int, code: str, reason: str, raw: bytes) -> None: ...
     def keys(self, blocks: Iterable[bytes]) -> int: ...
     def checkpoint(self, progress: dict[str, Any]) -> None: ...

@@ -11,7 +11,6 @@ from sluice.gates.results import Check, Verdict, record
 from sluice.loading import contract, log
 
 _SHOWN = 5
-_TOMBSTONE = "md5('delete')::uuid"
 
 
 def verify_logs(run_id: str) -> Verdict:
@@ -85,7 +84,7 @@ def _hashes(connection: psycopg.Connection, table: Table) -> Check:
         sql.SQL(
             "select _batch_id, _row_number from {log} where _row_hash <> {hash}"
             " and not (_op = 'delete' and _row_hash = {tombstone}) order by 1, 2"
-        ).format(log=log.relation(table), hash=contract.row_hash_of(dict(columns)), tombstone=sql.SQL(_TOMBSTONE))
+        ).format(log=log.relation(table), hash=contract.row_hash_of(dict(columns)), tombstone=contract.DELETED_HASH)
     ).fetchall()
     told = "rows hold other values than were published (batch, row)"
     return _check("rows_equal_their_hash", table, found, told, "every row")
