@@ -55,7 +55,8 @@ class Small:
             for number, (op, at, *values) in enumerate(rows, start=1):
                 marks = ", ".join(["%s"] * len(values))
                 self.warehouse.execute(
-                    f"insert into staging.shop__{table} values ({marks}, %s, %s, %s, %s, 0, hashtextextended(%s, 0), null)",
+                    f"insert into staging.shop__{table} values"
+                    f" ({marks}, %s, %s, %s, %s, 0, hashtextextended(%s, 0), null)",
                     [*values, batch, number, op, at, repr((op, values))],
                 )
             if supersedes is not None:
