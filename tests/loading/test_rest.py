@@ -153,8 +153,8 @@ def test_pages_that_landed_are_not_gone_on_from_once_something_else_is_asked_or_
         world.query("update ops.checkpoint set saved_at = saved_at - interval '61 minutes' returning 1")
 
     def landing_emptied_by_a_crash() -> None:
-        (name,) = world.query("select tablename from pg_tables where schemaname = 'landing'")[0]
-        world.warehouse.execute(f"truncate landing.{name}")
+        for (name,) in world.query("select tablename from pg_tables where schemaname = 'landing'"):
+            world.warehouse.execute(f"truncate landing.{name}")
 
     def never_declared() -> None:
         world.declare(RATES.replace("retries: 1", "retries: 1\n      resume_within: 0s"))
