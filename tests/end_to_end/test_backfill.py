@@ -52,8 +52,8 @@ def test_a_corrected_past_day_reaches_the_mart_by_one_backfill_and_back_again(ru
     sku, on_hand, rest = rows[0].split(",", 2)
     file.write_text("\n".join([header, f"{sku},{int(on_hand) + 1000},{rest}", *rows[1:]]) + "\n")
     begun = running.query("select clock_timestamp()")[0][0]
-    ask = ("dags", "backfill", "ingest_shop", "-s", _DAY, "-e", "2026-01-04", "--reset-dagruns", "--yes")
 
+    ask = ("dags", "backfill", "ingest_shop", "-s", _DAY, "-e", "2026-01-04", "--reset-dagruns", "--yes")
     done = airflow(running, *ask, "--reason", "Amsterdam counted again")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2 intervals done" in done.stdout
@@ -69,7 +69,7 @@ def test_a_corrected_past_day_reaches_the_mart_by_one_backfill_and_back_again(ru
     ) == [("ingest_shop", 2, "success", 2, "Amsterdam counted again", True)]
 
     file.write_text(original)
-    again = airflow(running, *ask)
+    again = airflow(running, "dags", "backfill", "ingest_shop", "-s", _DAY, "--reset-dagruns", "--yes")
     assert again.returncode == 0, again.stdout + again.stderr
     wait_until(running, before)
 
