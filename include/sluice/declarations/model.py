@@ -237,7 +237,7 @@ class Table(Declared):
         if self.sequence and self.columns[self.sequence].type not in ("bigint", "integer", "smallint"):
             raise ValueError(f"sequence names {self.sequence}, which is not a whole number")
         for name, column in self.columns.items():
-            if column.from_path and (not self.origin.files or f"{{{column.from_path}}}" not in self.origin.files.path):
+            if column.from_path and (not self.origin.files or column.from_path not in self.origin.files.placeholders):
                 raise ValueError(f"columns.{name}.from_path: the path has no {{{column.from_path}}}")
         return self
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-import fsspec
-
 from sluice.declarations.model import Files
 from sluice.errors import SluiceError
 from sluice.profiling.names import sanitise, singular, spelt_out
@@ -27,7 +25,7 @@ from sluice.profiling.profile import (
 )
 from sluice.profiling.values import type_of
 from sluice.readers.jsonl import as_fields, loads
-from sluice.readers.transport import Found, find_files
+from sluice.readers.transport import Found, find_files, open_file
 
 Rows = list[list[str | None]]
 _DELIMITERS = ",;\t|"
@@ -53,7 +51,7 @@ def profile_file(place: Place, name: str, wishes: Wishes, bounds: Bounds) -> Tab
     table = name or _table_name(path)
     placed = _placed(path, table)
     parts = bool(placed) or "{hour}" in path  # small files that together are one table
-    sample = _Sample(found[-_PARTS:] if parts else found[-1:], _ENDINGS[ending], bounds)
+    sample = _Sample(place.connection, found[-_PARTS:] if parts else found[-1:], _ENDINGS[ending], bounds)
     assumed = [*sample.assumed]
     columns = columns_of(sample.fields, sample.rows, wishes, quoted=sample.quoted)
     seen = f"{'all' if sample.whole else 'the first'} {len(sample.rows):,} rows"
@@ -115,7 +113,8 @@ def _matches(place: Place, path: str) -> list[Found]:
 class _Sample:
     """The rows of some files as text, the newest file first, and how they had to be read."""
 
-    def __init__(self, items: list[Found], format: str, bounds: Bounds) -> None:
+    def __init__(self, conn_id: str, items: list[Found], format: str, bounds: Bounds) -> None:
+        self.conn_id = conn_id
         self.fields: list[str] = []
         self.rows: Rows = []
         self.of_newest = 0
@@ -130,7 +129,7 @@ class _Sample:
         for count, item in enumerate(reversed(items), start=1):
             if count > 1:
                 self.where = f"the newest {count} files"
-            head, whole = _head(item, bounds.size)
+            head, whole = _head(conn_id, item, bounds.size)
             self.whole = self.whole and whole
             if not whole:
                 head = head[: head.rfind(b"\n") + 1]
@@ -230,14 +229,16 @@ class _Sample:
         return items
 
 
-def _head(item: Found, size: int) -> tuple[bytes, bool]:
+def _head(conn_id: str, item: Found, size: int) -> tuple[bytes, bool]:
     """The first bytes of a file, and whether they are all; no more of it is fetched."""
     try:
-        with fsspec.open(item.location, "rb") as file:
-            return file.read(size), not file.read(1)
-    except Exception as error:  # every transport of fsspec has errors of its own
-        name = PurePosixPath(item.location).name
-        raise SluiceError(f"{name} can't be read ({type(error).__name__}); nothing was written") from None
+        head = b""
+        with open_file(conn_id, item.location) as file:
+            while len(head) <= size and (block := file.read(size + 1 - len(head))):
+                head += block
+        return head[:size], len(head) <= size
+    except SluiceError as error:
+        raise SluiceError(f"{item.name}: {error}") from None
 
 
 def _object(line: bytes, number: int) -> dict[str, Any]:
@@ -338,7 +339,7 @@ def _compare(
     assumed: list[str],
 ) -> str:
     """Full if most keys of the earlier file are there again, append if hardly any is."""
-    before = _Sample([earlier], newest.format, bounds)
+    before = _Sample(newest.conn_id, [earlier], newest.format, bounds)
     fields = [column.field for column in columns if column.name in key]
     if not set(fields) <= set(before.fields):
         assumed.append("mode full: the file before has other columns, so that the two can't be compared; check it")

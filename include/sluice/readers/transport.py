@@ -1,151 +1,214 @@
-"""Where files are and how they get here: finding them, telling whole ones from growing ones, a local copy of each."""
+"""Files by their declared path: finding them, telling whole ones from growing ones, a local plain copy of each."""
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
-import fsspec
-import httpx
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
 
-from sluice import settings
-from sluice.declarations.model import Files
-from sluice.errors import SourceUnavailable
+from sluice.declarations.files import Files
+from sluice.declarations.paths import PathPattern, fill
+from sluice.errors import SluiceError, SourceChanged, SourceUnavailable
+from sluice.readers import manifest
+from sluice.readers.base import Interval
+from sluice.readers.places import BLOCK, Info, Place, place_of
+from sluice.readers.unpack import unpacked
 
-_BLOCK = 1 << 18
-_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
-_PATTERNS = {"date": r"\d{4}-\d{2}-\d{2}", "hour": r"\d{2}"}
+_TRIES = 4
+_SMALL = 64 << 20  # bytes; markers and manifests
 
 
 @dataclass(frozen=True)
 class Found:
-    """A file that matches the declared pattern."""
+    """A file that the declared path means. `name` is its path below the connection."""
 
     location: str
     values: dict[str, str]
     size: int | None
     changed_at: datetime | None
     stamp: str
-
-
-def _base(conn_id: str) -> str:
-    connection = settings.connection(conn_id)
-    if base := connection.extra.get("base_url"):
-        return str(base).rstrip("/")
-    if connection.scheme in ("file", "fs", ""):
-        return "file://" + (connection.path or connection.extra.get("path", "")).rstrip("/")
-    port = f":{connection.port}" if connection.port else ""
-    return f"{connection.scheme}://{connection.host}{port}{connection.path}".rstrip("/")
+    name: str
+    interval: Interval | None
 
 
 def find_files(files: Files) -> list[Found]:
     """Every file that the declared path means, complete or not."""
-    pattern = f"{_base(files.connection)}/{files.path.lstrip('/')}"
-    names = _PLACEHOLDER.findall(pattern)
-    if not names:
-        info = _stat(pattern, files.connection)
-        return [Found(pattern, {}, *info)] if info else []
-    protocol = pattern.split("://", 1)[0]
-    file_system = fsspec.filesystem(protocol, **({"use_listings_cache": False} if protocol.startswith("http") else {}))
-    try:
-        matches = file_system.glob(_PLACEHOLDER.sub("*", pattern))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise SourceUnavailable(
-            f"connection {files.connection} can't be listed ({type(error).__name__}); nothing was read"
-        ) from None
-    matcher, found = _matcher(pattern.removeprefix("file://")), []
-    for location in matches:
-        if match := matcher.fullmatch(location):
-            whole = location if "://" in location else f"{protocol}://{location}"
-            if info := _stat(whole, files.connection):
-                found.append(Found(whole, match.groupdict(), *info))
+    place = place_of(files.connection)
+    pattern = _pattern(place, files)
+    whole = f"{pattern.base}/{pattern.path}"
+    found = []
+    for location in [whole] if pattern.is_plain else place.glob(pattern.glob()):
+        if (matched := pattern.match(location)) and (info := place.stat(location)):
+            found.append(
+                Found(location, matched.values, info.size, info.changed_at, info.stamp, matched.name, matched.interval)
+            )
     return found
 
 
-def _matcher(pattern: str) -> re.Pattern[str]:
-    seen: set[str] = set()
-    parts, end = [], 0
-    for match in _PLACEHOLDER.finditer(pattern):
-        name = match[1]
-        parts.append(re.escape(pattern[end : match.start()]))
-        parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>{_PATTERNS.get(name, '[^/]+?')})")
-        seen.add(name)
-        end = match.end()
-    return re.compile("".join(parts) + re.escape(pattern[end:]))
+def open_file(conn_id: str, location: str) -> AbstractContextManager[Any]:
+    """A file as bytes from its beginning, without fetching more of it than is read."""
+    return place_of(conn_id).open(location)
 
 
-def _stat(location: str, conn_id: str) -> tuple[int | None, datetime | None, str] | None:
-    """Size, time of the last change and a stamp of a file; None if there is none."""
-    if location.startswith("file://"):
-        try:
-            info = Path(location.removeprefix("file://")).stat()
-        except FileNotFoundError:
-            return None
-        return info.st_size, datetime.fromtimestamp(info.st_mtime, UTC), f"{info.st_size}-{info.st_mtime_ns}"
-    if location.startswith(("http://", "https://")):
-        return _stat_http(location, conn_id)
-    file_system, path = fsspec.core.url_to_fs(location)
-    try:
-        info = file_system.info(path)
-    except FileNotFoundError:
+# -- complete or not ----------------------------------------------------------------------------
+
+
+class Completeness:
+    """Whether the files of one listing are complete. Markers and manifests are looked at once."""
+
+    def __init__(self, files: Files) -> None:
+        self._files, self._place = files, place_of(files.connection)
+        self._manifests: dict[str, dict[str, int | None] | None] = {}
+        self._markers: dict[str, bool] = {}
+
+    def of(self, item: Found) -> bool:
+        """Whether this one may be read."""
+        if marker := self._files.marker_of(item.location):
+            if marker not in self._markers:
+                self._markers[marker] = self._place.stat(marker) is not None
+            if not self._markers[marker]:
+                return False
+        if self._files.manifest:
+            listed = self._manifest(item.values, item.interval)
+            return listed is not None and _listed_as(item.location, listed) is not None
+        return bool(self._files.done) or self._is_stable(item)
+
+    def missing(self, found: list[Found]) -> str | None:
+        """A file that a manifest lists and the path means, but that is not there."""
+        there, pattern = {item.location for item in found}, _pattern(self._place, self._files)
+        for item in found:
+            folder = _manifest_location(self._place, self._files, item.values, item.interval).rpartition("/")[0]
+            for name in self._manifest(item.values, item.interval) or {}:
+                if pattern.match(f"{folder}/{name}") and f"{folder}/{name}" not in there:
+                    return name
         return None
-    changed = info.get("LastModified") or info.get("mtime")
-    changed = datetime.fromtimestamp(changed, UTC) if isinstance(changed, int | float) else changed
-    return info.get("size"), changed, f"{info.get('size')}-{info.get('ETag') or changed}"
+
+    def rows(self, name: str, location: str, values: dict[str, str], interval: Interval | None) -> int | None:
+        """The number of rows that the manifest announces for a file; None if it does not say."""
+        listed = self._manifest(values, interval)
+        entry = _listed_as(location, listed) if listed is not None else None
+        if listed is None or entry is None:
+            raise SourceChanged(f"{name} is no longer listed in its manifest; it was left unread")
+        return listed[entry]
+
+    def _manifest(self, values: dict[str, str], interval: Interval | None) -> dict[str, int | None] | None:
+        assert self._files.manifest is not None
+        location = _manifest_location(self._place, self._files, values, interval)
+        if location not in self._manifests:
+            there = self._place.stat(location) is not None
+            self._manifests[location] = (
+                manifest.parse(self._files.manifest, location.rpartition("/")[2], _read_small(self._place, location))
+                if there
+                else None
+            )
+        return self._manifests[location]
+
+    def _is_stable(self, item: Found) -> bool:
+        if not self._files.stable_for:
+            return True
+        if item.changed_at is None:
+            raise SluiceError(
+                f"connection {self._files.connection} does not tell when {item.name} was changed, so that stable_for "
+                "can't be judged; it was left unread. Declare a marker (done) instead"
+            )
+        return datetime.now(UTC) - item.changed_at >= self._files.stable_for
 
 
-def _stat_http(location: str, conn_id: str) -> tuple[int | None, datetime | None, str] | None:
-    try:
-        response = httpx.head(location, follow_redirects=True, timeout=20.0)
-    except httpx.HTTPError as error:
-        raise SourceUnavailable(
-            f"connection {conn_id} does not answer ({type(error).__name__}); nothing was read"
-        ) from None
-    if response.status_code == 404:
-        return None
-    if response.status_code >= 400:
-        raise SourceUnavailable(f"connection {conn_id} answered {response.status_code}; nothing was read")
-    size, modified = response.headers.get("content-length"), response.headers.get("last-modified")
-    changed = parsedate_to_datetime(modified).astimezone(UTC) if modified else None
-    return int(size) if size else None, changed, f"{size}-{response.headers.get('etag') or modified or ''}"
+def _manifest_location(place: Place, files: Files, values: dict[str, str], interval: Interval | None) -> str:
+    assert files.manifest is not None
+    return f"{place.base}/{fill(files.manifest.path.lstrip('/'), values, interval[0] if interval else None)}"
 
 
-def is_complete(files: Files, item: Found) -> bool:
-    if marker := files.marker_of(item.location):
-        return _stat(marker, files.connection) is not None
-    if files.stable_for and item.changed_at:
-        return datetime.now(UTC) - item.changed_at >= files.stable_for
-    return True
+def _listed_as(location: str, listed: dict[str, int | None]) -> str | None:
+    return next((name for name in listed if location == name or location.endswith("/" + name.lstrip("./"))), None)
 
 
-def unit_name(files: Files, item: Found) -> str:
-    return _PLACEHOLDER.sub(lambda match: item.values[match[1]], files.path) if item.values else files.path
+# -- fetching -----------------------------------------------------------------------------------
 
 
 @contextmanager
-def local_copy(location: str) -> Iterator[Path]:
-    """The file on a local disk: itself, or a temporary copy of a remote one. A shorter copy than announced is no
-    copy."""
-    if location.startswith("file://"):
-        yield Path(location.removeprefix("file://"))
-        return
-    with tempfile.NamedTemporaryFile(prefix="sluice-") as spool:
-        try:
-            with fsspec.open(location, "rb") as remote:
-                while block := remote.read(_BLOCK):
-                    spool.write(block)
-        except Exception as error:  # every transport of fsspec has errors of its own
-            raise SourceUnavailable(f"reading broke off ({type(error).__name__}); the file was left unread") from None
-        spool.flush()
-        yield Path(spool.name)
+def local_files(files: Files, location: str, name: str, stamp: str) -> Iterator[list[Path]]:
+    """A whole, local, plain file, or the members of an archive. One that changes while it is read is left unread."""
+    place = place_of(files.connection)
+    with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+        if not location.startswith("file://"):
+            path = Path(folder) / "fetched"
+            _fetch(files.connection, location, name, stamp, path)
+            yield unpacked(files, path, location, name, Path(folder))
+            return
+        _must_be(stamp, place.stat(location), name)
+        yield unpacked(files, Path(location.removeprefix("file://")), location, name, Path(folder))
+        _must_be(stamp, place.stat(location), name)
 
 
-def read_small(location: str) -> str:
-    with fsspec.open(location, "rt") as file:
-        return str(file.read(1 << 16))
+def read_marker(files: Files, location: str) -> str:
+    """The text of a file's marker."""
+    marker = files.marker_of(location)
+    assert marker is not None
+    return _read_small(place_of(files.connection), marker).decode("utf-8-sig", "replace").strip()
+
+
+def _read_small(place: Place, location: str) -> bytes:
+    blocks, size = [], 0
+    with place.open(location) as file:
+        while size <= _SMALL and (block := file.read(BLOCK)):
+            blocks.append(block)
+            size += len(block)
+    return b"".join(blocks)
+
+
+def _fetch(conn_id: str, location: str, name: str, stamp: str, target: Path) -> None:
+    """Copy a remote file. A broken transfer is tried again from the beginning, a few times."""
+    for attempt in Retrying(
+        stop=stop_after_attempt(_TRIES),
+        wait=wait_exponential_jitter(initial=0.25, max=10, jitter=0.25),
+        retry=retry_if_exception_type(SourceUnavailable) & retry_if_not_exception_type(SourceChanged),
+        reraise=True,
+    ):
+        with attempt:
+            _fetch_once(place_of(conn_id), location, name, stamp, target)
+
+
+def _fetch_once(place: Place, location: str, name: str, stamp: str, target: Path) -> None:
+    before = place.stat(location)
+    _must_be(stamp, before, name)
+    assert before is not None
+    size = 0
+    with target.open("wb") as copy, place.open(location) as file:
+        while block := file.read(BLOCK):
+            copy.write(block)
+            size += len(block)
+    if before.size is not None and size != before.size:
+        raise SourceUnavailable(
+            f"{name}: {size:,} of {before.size:,} bytes came, then the transfer broke off; the file was left unread"
+        )
+    after = place.stat(location)
+    if after is None or after.version != before.version:
+        raise SourceChanged(_CHANGED.format(name=name))
+
+
+_CHANGED = "{name} changed while it was read: somebody is still writing it; it was left unread, and will be read anew"
+
+
+def _must_be(stamp: str, info: Info | None, name: str) -> None:
+    """The file that was found, and no later state of it, which might be half of something."""
+    if info is None:
+        raise SourceChanged(f"{name} is no longer there; nothing of it was read")
+    if not stamp.startswith(info.version):
+        raise SourceChanged(_CHANGED.format(name=name))
+
+
+def _pattern(place: Place, files: Files) -> PathPattern:
+    return PathPattern(place.base, files.path.lstrip("/"))

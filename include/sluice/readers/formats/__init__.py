@@ -1,37 +1,68 @@
-"""The formats that a file may have, each with the function that lands its rows.
+"""The formats that a file may have, each with what lands its rows.
 
 A format is given whole, local, unpacked files: one, or the members of an archive in the order of their names.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sluice.declarations import Table
-from sluice.declarations.files import Csv, JsonLines
+from sluice.declarations.files import Csv, Custom, Excel, FixedWidth, Json, JsonLines, Xml
+from sluice.errors import GateRefused, SluiceError
 from sluice.readers.base import Read, Sink, Unit
 from sluice.readers.formats import csv, dialect, jsonl
+from sluice.readers.formats.excel import ExcelReader
+from sluice.readers.formats.fixed import FixedReader
+from sluice.readers.formats.json import JsonReader
+from sluice.readers.formats.records import RecordFormat
+from sluice.readers.formats.xml import XmlReader
 
-ReadFiles = Callable[[Table, Any, list[Path], Unit, Sink], Read]
-
-
-def _csv(table: Table, options: Csv, paths: list[Path], unit: Unit, sink: Sink) -> Read:
-    with dialect.plain(options, paths, unit.name) as plain:
-        result = csv.read(table, plain.dialect, plain.path, unit, sink)
-    result.control_total = plain.control_total
-    return result
-
-
-def _jsonl(table: Table, options: JsonLines, paths: list[Path], unit: Unit, sink: Sink) -> Read:
-    with dialect.joined(paths) as path:
-        return jsonl.read(table, options, path, unit, sink)
-
-
-_FORMATS: dict[type, ReadFiles] = {Csv: _csv, JsonLines: _jsonl}
+_RECORDS: dict[type, Callable[[Any], RecordFormat]] = {
+    Json: JsonReader,
+    Xml: XmlReader,
+    Excel: ExcelReader,
+    FixedWidth: FixedReader,
+}
 
 
 def read(table: Table, options: Any, paths: list[Path], unit: Unit, sink: Sink) -> Read:
-    """Land the rows of one unit's files."""
-    return _FORMATS[type(options)](table, options, paths, unit, sink)
+    """Land the rows of one unit's files. A refusal names the unit."""
+    try:
+        return _read(table, options, paths, unit, sink)
+    except GateRefused as error:
+        named = str(error) if str(error).startswith(unit.name) else f"{unit.name}: {error}"
+        raise GateRefused(named) from None
+
+
+def _read(table: Table, options: Any, paths: list[Path], unit: Unit, sink: Sink) -> Read:
+    match options:
+        case Csv():
+            with dialect.plain(options, paths, unit.name) as plain:
+                result = csv.read(table, plain.dialect, plain.path, unit, sink)
+            result.control_total = plain.control_total
+            return result
+        case JsonLines():
+            with dialect.joined(paths) as path:
+                return jsonl.read(table, options, path, unit, sink)
+        case Custom():
+            return _custom(options).read(table, paths, unit, sink)
+        case _:
+            return _RECORDS[type(options)](options).read(table, paths, unit, sink)
+
+
+def _custom(options: Custom) -> RecordFormat:
+    module, name = options.reader.split(":")
+    try:
+        made = getattr(importlib.import_module(module), name)(**options.options)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise SluiceError(
+            f"format.reader {options.reader} can't be made ({type(error).__name__}): is its module on PYTHONPATH, and "
+            "are its options named as in the class? Nothing was read"
+        ) from None
+    if not isinstance(made, RecordFormat):
+        raise SluiceError(f"format.reader {options.reader} is no RecordFormat; nothing was read")
+    return made

@@ -98,6 +98,13 @@ def joined(paths: list[Path]) -> Iterator[Path]:
         yield Path(spool.name)
 
 
+def lines_of(path: Path, encoding: str) -> Iterator[str]:
+    """The lines of a file as text; a byte that is no text in the encoding becomes half a surrogate pair."""
+    with path.open(encoding=encoding, errors="sluice_damaged", newline="\n") as text:
+        for number, line in enumerate(text):
+            yield line.removeprefix("\ufeff") if number == 0 else line
+
+
 def _lines(path: Path, encoding: str) -> Iterator[bytes]:
     """The lines of a file, or pieces of overlong ones: as they are, or as UTF-8 if the server does not know the
     encoding."""
