@@ -30,13 +30,20 @@ def tables_named(name: str) -> list[tuple[Source, Table]]:
     return [(source, table) for table in source.tables.values() if table_name in ("", table.name)]
 
 
+def drawn() -> bool:
+    """Whether a person looks on: only then are tables drawn, and in colour."""
+    return sys.stdout.isatty()
+
+
 def show(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
     """Print a table: drawn on a terminal, tab separated in a pipe."""
     rows = [["" if value is None else str(value) for value in row] for row in rows]
     if not rows:
         print(empty)
-    elif sys.stdout.isatty():
-        table = RichTable(*columns, box=None, pad_edge=False)
+    elif drawn():
+        table = RichTable(box=None, pad_edge=False)
+        for index, column in enumerate(columns):  # the first column is the name, which is never cut
+            table.add_column(column, no_wrap=index == 0, overflow="fold")
         for row in rows:
             table.add_row(*row)
         Console().print(table, markup=False)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sluice import warehouse
 from sluice.cli.common import show, tables_named
 from sluice.errors import SluiceError
 from sluice.loading import RunContext
@@ -23,7 +24,19 @@ def load(
         datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="… up to and with this day.")
     ] = None,
 ) -> None:
-    """Read what is pending of a source or a table, judge it and publish it. The same content again changes nothing."""
+    """Read what is pending of a source or a table, judge it and publish it. The same content again changes nothing.
+
+    \b
+    sluice load shop                                          # all tables, one after the other
+    sluice load shop.orders
+    sluice load shop.inventory --from 2026-01-03 --to 2026-01-05   # these days are read again
+
+    What each unit became is said on stderr, the sums of each table on stdout. One table that fails holds up no other.
+
+    \b
+    Exit codes: 0 all that was pending is published, or nothing was; 1 a unit was refused or could not be read, which
+    the message names with what to do; 2 misused, for example no such table.
+    """
     if (start is None) != (end is None) or (start and end and end < start):
         raise typer.BadParameter("give both --from and --to, the first not after the second")
     interval = (start.replace(tzinfo=UTC), end.replace(tzinfo=UTC) + timedelta(days=1)) if start and end else None
@@ -31,14 +44,17 @@ def load(
     rows, failed = [], False
     for source, table in tables_named(name):
         if sys.stderr.isatty():
-            print(f"{source.source}.{table.name} …", file=sys.stderr)
+            print(f"{source.source}.{table.name} …", end="\r", file=sys.stderr, flush=True)
         try:
             done = load_table(source, table, run)
         except SluiceError as error:
             name = f"{source.source}.{table.name}"  # most messages name it themselves
             print(error if name in str(error) else f"{name}: {error}", file=sys.stderr)
             failed = True
+            _say_units(run, source.source, table.name)
             continue
+        print(f"{source.source}.{table.name}: {_unit_count(len(done), run)}", file=sys.stderr)
+        _say_units(run, source.source, table.name)
         counts = [
             sum(getattr(p, f"rows_{what}") for p in done)
             for what in ("read", "applied", "unchanged", "duplicate", "quarantined", "deleted")
@@ -51,3 +67,37 @@ def load(
     )
     if failed:
         raise typer.Exit(1)
+
+
+_FEW_UNITS = 20
+
+
+def _unit_count(published: int, run: RunContext) -> str:
+    if published:
+        return f"{published} unit{'s' if published > 1 else ''} published"
+    return f"nothing new{' in that interval' if run.interval else ''}"
+
+
+def _say_units(run: RunContext, source: str, table: str) -> None:
+    """What became of each unit of a table in this run: the ledger's word, on stderr."""
+    with warehouse.connect(autocommit=True) as connection:
+        units = connection.execute(
+            """
+            select unit, state, rows_read, rows_applied, rows_quarantined, verdict, extract(epoch from coalesce(published_at, heartbeat_at) - started_at)::float8
+            from ops.batch
+            where run_id = %s and source = %s and table_name = %s and part = 'unit' order by batch_id
+            """,
+            [run.run_id, source, table],
+        ).fetchall()
+    for unit, state, read, applied, quarantined, verdict, took in units[:_FEW_UNITS]:
+        rejected = f", {quarantined:,} quarantined" if quarantined else ""
+        why = f": {verdict}" if verdict and state == "unchanged" else ""
+        print(
+            f"  {unit}: {state}, {read:,} read, {applied:,} applied{rejected} in {took:.1f} s{why}",
+            file=sys.stderr,
+        )
+    if len(units) > _FEW_UNITS:
+        print(
+            f"  and {len(units) - _FEW_UNITS} more; see: sluice batch list {source}.{table}",
+            file=sys.stderr,
+        )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +14,8 @@ import yaml
 
 from sluice import settings
 from sluice.cli.common import show, tables_named
-from sluice.declarations import load_folder
+from sluice.cli.status import statuses
+from sluice.declarations import Table, load_folder
 from sluice.declarations.generated import write_all
 from sluice.declarations.load import tree_of
 from sluice.declarations.odcs import from_odcs, to_odcs
@@ -186,41 +189,125 @@ def import_source(
 
 
 @app.command("list")
-def list_sources() -> None:
-    """Every source that can be used."""
+def list_sources(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one object for each source")] = False,
+) -> None:
+    """Every source that can be used, and how it stands.
+
+    Files with a fault are left out here, and named by `sluice validate`.
+    """
     found = load_folder(settings.sources_dir())
-    rows = [
-        [s.source, s.owner, s.schedule or "by hand", len(s.tables), found.paths[s.source].name]
-        for s in found.sources.values()
-    ]
-    show(
-        ["source", "owner", "schedule (UTC)", "tables", "file"],
-        rows,
-        empty="no declaration can be used; see: sluice validate",
-    )
+    tables = [(source, table) for source in found.sources.values() for table in source.tables.values()]
+    known = statuses(tables) if tables else []
+    by_source = {name: [s for s in known if s.table.startswith(f"{name}.")] for name in found.sources}
+    rows = []
+    for name, some in by_source.items():
+        stamps = [status.last_publish for status in some if status.last_publish]
+        opened = sorted({f"{s.connection} {s.circuit}" for s in some if s.circuit not in (None, "closed")})
+        rows.append(
+            {
+                "source": name,
+                "tables": len(some),
+                "schedule": found.sources[name].schedule,
+                "last_publish": max(stamps).isoformat(timespec="seconds") if stamps else None,
+                "log_rows": _sum(status.log_rows for status in some),
+                "open_quarantine": _sum(status.open_quarantine for status in some),
+                "circuit": ", ".join(opened) or ("closed" if some and some[0].circuit else None),
+                "owner": found.sources[name].owner,
+                "file": found.paths[name].name,
+            }
+        )
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        show(
+            ["source", "tables", "schedule (UTC)", "last publish", "rows", "quarantine", "circuit", "owner"],
+            [
+                [
+                    r["source"],
+                    r["tables"],
+                    r["schedule"] or "by hand",
+                    _minute(r["last_publish"]),
+                    r["log_rows"],
+                    r["open_quarantine"],
+                    r["circuit"],
+                    r["owner"],
+                ]
+                for r in rows
+            ],
+            empty="no declaration can be used; see: sluice validate",
+        )
+    if found.faults:
+        print(f"{len(found.faults)} faults; see: sluice validate", file=sys.stderr)
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _minute(stamp: str | None) -> str | None:
+    return stamp[:16].replace("T", " ") if stamp else None
 
 
 @app.command("show")
-def show_source(name: Annotated[str, typer.Argument(help="<source> or <source>.<table>")]) -> None:
-    """The tables of a source, or the columns of a table."""
+def show_source(
+    name: Annotated[str, typer.Argument(help="<source> or <source>.<table>")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+) -> None:
+    """The tables of a source and how they stand, or the columns of a table.
+
+    \b
+    sluice source show shop
+    sluice source show shop.orders
+    sluice source show shop --json | jq '.[] | select(.open_quarantine > 0)'
+    """
     tables = tables_named(name)
     if "." in name:
         ((_, table),) = tables
-        print(table.description)
-        rows = [
-            [
-                n,
-                c.type,
-                "required" if c.required or n in table.key else "",
-                "key" if n in table.key else "",
-                c.description,
-            ]
-            for n, c in table.columns.items()
-        ]
-        show(["column", "type", "", "", "meaning"], rows, empty="")
+        _show_columns(table, as_json)
         return
-    rows = [
-        [t.name, t.mode.value, t.origin.kind.connection, ", ".join(t.key), len(t.columns), t.description]
-        for _, t in tables
+    known = statuses(tables)
+    if as_json:
+        print(json.dumps([status.as_json() for status in known], indent=2))
+        return
+    show(
+        ["table", "mode", "key", "last publish", "rows", "quarantine", "circuit"],
+        [
+            [
+                s.table.partition(".")[2],
+                s.mode,
+                ", ".join(s.key),
+                _minute(s.last_publish and s.last_publish.isoformat()),
+                s.log_rows,
+                s.open_quarantine,
+                s.circuit,
+            ]
+            for s in known
+        ],
+        empty="",
+    )
+
+
+def _show_columns(table: Table, as_json: bool) -> None:
+    columns = [
+        {
+            "column": name,
+            "type": column.type,
+            "key": name in table.key,
+            "required": column.required or name in table.key,
+            "personal": column.personal,
+            "meaning": column.description,
+        }
+        for name, column in table.columns.items()
     ]
-    show(["table", "mode", "connection", "key", "columns", "meaning"], rows, empty="")
+    if as_json:
+        print(json.dumps(columns, indent=2, ensure_ascii=False))
+        return
+    print(" ".join(table.description.split()))
+    marks = [", ".join(word for word in ("key", "required", "personal") if column[word]) for column in columns]
+    show(
+        ["column", "type", "rules", "meaning"],
+        [[c["column"], c["type"], mark, c["meaning"]] for c, mark in zip(columns, marks, strict=True)],
+        empty="",
+    )
