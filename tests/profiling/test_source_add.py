@@ -16,6 +16,12 @@ from tests.profiling.conftest import ROOT, Home, Shop
 ARCHIVE = Path(os.environ.get("SLUICE_OURAIRPORTS_ARCHIVE") or ROOT.parent / "shared/data/ourairports-2026.tar.xz")
 LOG = {"_batch_id", "_row_number", "_op", "_effective_at", "_sequence", "_row_hash", "_rescued"}
 
+ODD = """\
+Kunden-Nr;id;order;user;Größe;größe 2;2020;PLZ;Betrag;desc;date;End Date;flag;_op;sehr langer Name{long}
+007;1;a;b;x;y;5;01067;12,50;ä;2026-01-01;01.02.2026;NULL;q;z
+008;2;a;b;;y;6;99084;1,00;ö;2026-01-02;03.04.2026;1;q;z
+""".replace("{long}", " und noch länger" * 5)
+
 
 def _staged(home: Home, model: str) -> set[tuple]:
     """The rows of a staging view as text, without the log's own columns."""
@@ -31,7 +37,9 @@ def _staged(home: Home, model: str) -> set[tuple]:
     return set(home.rows(f"select {', '.join(f'{name}::text' for name in sorted(columns))} from staging.{model}"))
 
 
-def test_everything_that_is_added_lints_parses_loads_and_holds_what_the_source_holds(home: Home, shop: Shop) -> None:
+def test_everything_that_is_added_lints_parses_loads_and_holds_what_the_source_holds(
+    home: Home, shop: Shop, tmp_path: Path
+) -> None:
     """A table of each kind of origin, as a user adds them, in two sources; one `dbt build` over all of them."""
     home.add("public.orders", "--connection", "shop_db", "--source", "web_shop", "--owner", "sales")
     home.add("public.addresses", "-c", "shop_db", "--source", "web_shop", "--mode", "full")
@@ -39,6 +47,8 @@ def test_everything_that_is_added_lints_parses_loads_and_holds_what_the_source_h
     home.add(f"{shop.api}/v1/exchange-rates?date=2026-01-02", "-c", "shop_api", "--source", "web_shop")
     home.add(f"{shop.files}/inventory/{{date}}/{{warehouse_code}}.csv")
     home.add(f"{shop.files}/clickstream/2026-01-02/08.jsonl", "--key", "event_id")
+    (tmp_path / "odd.csv").write_bytes(ODD.encode("cp1252"))
+    home.add(tmp_path / "odd.csv", "--source", "odd")
 
     assert home.run("validate").exit_code == 0
     assert home.run("generate", "--check").exit_code == 0
@@ -49,13 +59,21 @@ def test_everything_that_is_added_lints_parses_loads_and_holds_what_the_source_h
     assert home.table("web_shop.exchange_rates").origin.rest.params == {"date": "{date}"}
     assert home.table("shop.inventory").key == ("inventory_date", "warehouse_code", "sku")
 
-    names = ["web_shop.orders", "web_shop.addresses", "web_shop.product_costs", "shop.inventory", "shop.clickstream"]
+    names = [
+        "odd.odd",
+        "web_shop.orders",
+        "web_shop.addresses",
+        "web_shop.product_costs",
+        "shop.inventory",
+        "shop.clickstream",
+    ]
     read = {name: home.load(name) for name in names}
     assert {name: rejected for name, (_, rejected) in read.items() if name.startswith("web_shop")} == {
         "web_shop.orders": 0,
         "web_shop.addresses": 0,
         "web_shop.product_costs": 0,
     }
+    assert read["odd.odd"] == (2, 0)
     home.dbt("build", "--exclude", "stg_web_shop__exchange_rates")
 
     with psycopg.connect(shop.url, options="-c timezone=UTC -c datestyle=ISO") as session:

@@ -34,13 +34,16 @@ def validate(
     \b
     sluice validate
     sluice validate --format json | jq '.faults[].message'
-    sluice validate --format github       # in a workflow: each fault stands beside its line
-
-    A broken file breaks only its own source; the others go on. A connection that is not set here is a warning: it may
-    be set where Airflow runs.
+    sluice validate --format github
 
     \b
-    Exit codes: 0 no fault (warnings or not); 1 a fault, or no source at all; 2 misused.
+    A broken file breaks only its own source; the others go on. A connection
+    that is not set here is a warning: it may be set where Airflow runs. With
+    github, each fault stands beside its line in a pull request.
+
+    \b
+    Exit codes: 0 no fault (warnings or not); 1 a fault, or no source at all;
+    2 misused.
     """
     found = load_folder(settings.sources_dir())
     faults = [*found.faults, *_unset_connections(found)]

@@ -27,15 +27,19 @@ def load(
     """Read what is pending of a source or a table, judge it and publish it. The same content again changes nothing.
 
     \b
-    sluice load shop                                          # all tables, one after the other
+    sluice load shop
     sluice load shop.orders
-    sluice load shop.inventory --from 2026-01-03 --to 2026-01-05   # these days are read again
-
-    What each unit became is said on stderr, the sums of each table on stdout. One table that fails holds up no other.
+    sluice load shop.inventory --from 2026-01-03 --to 2026-01-05
 
     \b
-    Exit codes: 0 all that was pending is published, or nothing was; 1 a unit was refused or could not be read, which
-    the message names with what to do; 2 misused, for example no such table.
+    --from and --to read these days again, whatever the ledger knows of them.
+    What each unit became is said on stderr, the sums of each table on stdout.
+    One table that fails holds up no other.
+
+    \b
+    Exit codes: 0 all that was pending is published, or nothing was; 1 a unit
+    was refused or could not be read, which the message names with what to do;
+    2 misused, for example no such table.
     """
     if (start is None) != (end is None) or (start and end and end < start):
         raise typer.BadParameter("give both --from and --to, the first not after the second")
@@ -83,7 +87,8 @@ def _say_units(run: RunContext, source: str, table: str) -> None:
     with warehouse.connect(autocommit=True) as connection:
         units = connection.execute(
             """
-            select unit, state, rows_read, rows_applied, rows_quarantined, verdict, extract(epoch from coalesce(published_at, heartbeat_at) - started_at)::float8
+            select unit, state, rows_read, rows_applied, rows_quarantined, verdict,
+                extract(epoch from coalesce(published_at, heartbeat_at) - started_at)::float8
             from ops.batch
             where run_id = %s and source = %s and table_name = %s and part = 'unit' order by batch_id
             """,

@@ -65,15 +65,17 @@ def add(
     sluice source add /data/stores/2026-11-01.csv
     sluice source add '/data/stock/{date}/{warehouse}.csv' --source stock
     sluice source add public.orders --connection shop_db
-    sluice source add https://api.example.org/v1/rates?date=2026-11-01 --key currency
-    sluice source add public.invoices -c shop_db --source shop --dry-run
-
-    A new table of a declared source goes into its file, below the others; nothing that is there is changed or
-    overwritten. What was assumed stands as comments in the declaration: read it through before you load.
+    sluice source add 'https://api.example.org/rates?date=2026-11-01'
+    sluice source add invoices -c shop_db --source shop --dry-run
 
     \b
-    Exit codes: 0 written (or printed); 1 refused, nothing was written, and the message says what to do (no key found:
-    name it with --key); 2 misused.
+    A new table of a declared source goes into its file, below the others;
+    nothing that is there is changed or overwritten. What was assumed stands
+    as comments in the declaration: read it through before you load.
+
+    \b
+    Exit codes: 0 written (or printed); 1 refused, nothing was written, and
+    the message says what to do (no key found: name it with --key); 2 misused.
     """
     wishes = Wishes(tuple(part.strip() for part in key.split(",") if part.strip()), mode or "", strict)
     target = Target(source, table, owner, description, schedule)
@@ -221,7 +223,7 @@ def list_sources(
         print(json.dumps(rows, indent=2))
     else:
         show(
-            ["source", "tables", "schedule (UTC)", "last publish", "rows", "quarantine", "circuit", "owner"],
+            ["source", "tables", "schedule (UTC)", "last publish", "rows", "quarantine", "circuit"],
             [
                 [
                     r["source"],
@@ -231,7 +233,6 @@ def list_sources(
                     r["log_rows"],
                     r["open_quarantine"],
                     r["circuit"],
-                    r["owner"],
                 ]
                 for r in rows
             ],

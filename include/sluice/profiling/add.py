@@ -161,9 +161,7 @@ def inserted(path: Path, table: str) -> str:
     after = [tree.lc.key(name)[0] for name in tree if tree.lc.key(name)[0] > tree.lc.key("tables")[0]]
     lines = text.splitlines(keepends=True)
     at = min(after, default=len(lines))
-    while at and not lines[at - 1].strip():
-        at -= 1
-    while after and at and lines[at - 1].startswith("#"):  # the comment of the field that follows
+    while at and (not lines[at - 1].strip() or (after and lines[at - 1].startswith("#"))):  # of the field that follows
         at -= 1
     if at and not lines[at - 1].endswith("\n"):
         lines[at - 1] += "\n"

@@ -36,7 +36,7 @@ def find_key(table: str, columns: dict[str, str], rows: Sequence[Sequence[str | 
     for size in (2, 3):
         for some in combinations(parts, size):
             if is_unique(distinct, [names.index(name) for name in some]):
-                return some
+                return tuple(sorted(some, key=names.index))
     return None
 
 

@@ -40,7 +40,7 @@ COUNT = re.compile(r"(^|_)(quantity|qty|count|number_of|on_hand|reserved)($|_)")
 
 def sanitise(name: str) -> str:
     """The name in lower snake case, as declarations and Postgres take it: `usageType` is `usage_type`."""
-    plain = unicodedata.normalize("NFKD", name.strip()).encode("ascii", "ignore").decode()
+    plain = unicodedata.normalize("NFKD", name.strip().replace("ß", "ss")).encode("ascii", "ignore").decode()
     plain = re.sub(r"([a-z0-9])([A-Z][a-z])", r"\1_\2", plain).lower()
     plain = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:_LONGEST].rstrip("_")
     if not plain:

@@ -1,0 +1,195 @@
+"""What the evidence says, and what is refused with a sentence, leaving everything as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from sluice.profiling.keys import find_key
+from sluice.profiling.names import sanitise_all, says_person, singular
+from sluice.profiling.values import type_of
+from tests.profiling.conftest import Home, Shop
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "kind"),
+    [
+        ("store_id", ["1", "22"], "bigint"),
+        ("pieces", ["0", "-5"], "integer"),
+        ("code", ["007", "012"], "text"),
+        ("zip", ["10115", "80331"], "text"),
+        ("big", ["9999999999999"], "bigint"),
+        ("ean_like", ["12345678901234567890"], "text"),
+        ("price", ["1.5", "12.25"], "numeric(18,2)"),
+        ("unit_cost", ["1.2345"], "numeric(18,4)"),
+        ("latitude", ["50.123456789", "-3.1"], "numeric"),
+        ("ratio", ["1e-5", "0.1"], "numeric"),
+        ("day", ["2026-01-31"], "date"),
+        ("day", ["2026-02-30"], "text"),
+        ("day", ["31.01.2026"], "text"),
+        ("delivery_date", ["20260131"], "date"),
+        ("at", ["2026-01-31T10:00:00Z", "2026-01-31T10:00:00.5+02:00"], "timestamptz"),
+        ("at", ["2026-01-31 10:00:00"], "timestamp"),
+        ("at", ["2026-01-31 10:00:00", "2026-01-31T10:00:00Z"], "text"),
+        ("open", ["08:30"], "time"),
+        ("ok", ["true", "false"], "boolean"),
+        ("ok", ["yes", "no"], "boolean"),
+        ("ok", ["no"], "text"),
+        ("ok", ["0", "1"], "integer"),
+        ("uid", ["3f2504e0-4f89-11d3-9a0c-0305e82c3301"], "uuid"),
+        ("body", ['{"a": 1}', "[]"], "jsonb"),
+        ("n", ["1", "N/A"], "text"),
+        ("amount", ["1,50"], "text"),
+        ("nothing", [], "text"),
+    ],
+)
+def test_a_type_holds_for_all_values_or_is_text(name: str, values: list[str], kind: str) -> None:
+    assert type_of(name, values)[0] == kind
+
+
+def test_a_type_that_is_nearly_right_is_a_note_and_costs_no_row() -> None:
+    assert "integer, but for N/A" in type_of("n", ["1", "2", "N/A"])[1][0]
+    assert "leading zeros" in type_of("code", ["007"])[1][0]
+    assert "decimal comma" in type_of("amount", ["1,50", "2,25"])[1][0]
+    assert type_of("ref", ["1", "2"], quoted=True)[0] == "text", "a JSON string of figures is a name"
+
+
+def test_names_are_those_that_postgres_and_a_model_take() -> None:
+    assert sanitise_all(["usageType", "Größe 2", "order", "2020", "_op", "a b", "a-b", "", "le_heading_degT"]) == [
+        "usage_type", "grosse_2", "order_value", "c_2020", "op", "a_b", "a_b_2", "unnamed", "le_heading_degt",
+    ]  # fmt: skip
+    assert [singular(name) for name in ("countries", "addresses", "boxes", "status", "runways")] == [
+        "country", "address", "box", "status", "runway",
+    ]  # fmt: skip
+
+
+def test_personal_data_is_guessed_by_name_and_by_value() -> None:
+    assert says_person("email_address", [])
+    assert says_person("contact", ["a@b.de", "c@d.fr", "e@f.it"])
+    assert says_person("host", ["10.0.0.1", "10.0.0.2", "10.0.0.3"])
+    assert not says_person("address_id", ["1"])
+    assert not says_person("name", ["Paris", "Rome", "Bonn"])
+
+
+def test_a_key_is_a_name_and_never_a_measure_that_is_unique_by_chance() -> None:
+    rows = [[str(n // 2), str(n % 2), str(n * 1.5), f"text {n}"] for n in range(40)]
+    columns = {"order_id": "bigint", "line_no": "integer", "amount": "numeric(18,2)", "note": "text"}
+    assert find_key("lines", columns, rows) == ("order_id", "line_no")
+    assert find_key("lines", {"amount": "numeric(18,2)", "note": "text"}, [row[2:] for row in rows]) is None
+
+
+def _csv(folder: Path, name: str, text: str | bytes) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_two_dated_files_tell_full_from_append(home: Home, tmp_path: Path) -> None:
+    for day, first in (("2026-01-01", 1), ("2026-01-02", 2)):
+        _csv(tmp_path, f"in/{day}/state.csv", "id,v\n" + "".join(f"{n},x\n" for n in range(first, first + 50)))
+        _csv(
+            tmp_path,
+            f"in/{day}/events.csv",
+            "id,v\n" + "".join(f"{n},x\n" for n in range(first * 100, first * 100 + 50)),
+        )
+    assert "mode full: 98% of the keys" in home.add(tmp_path / "in/2026-01-02/state.csv", "--source", "s")
+    assert "mode append: 0% of the keys" in home.add(tmp_path / "in/2026-01-02/events.csv", "--source", "s")
+    assert home.table("s.state").origin.files.path == "{date}/state.csv"
+
+
+def test_few_values_are_a_comment_and_with_strict_a_rule(home: Home, tmp_path: Path) -> None:
+    path = _csv(tmp_path, "a.csv", "id,state\n" + "".join(f"{n},{'on' if n % 2 else 'off'}\n" for n in range(300)))
+    home.add(path, "--source", "loose")
+    assert home.table("loose.a").columns["state"].accepted is None
+    assert "# accepted: [off, on] would be a rule" in (home.sources / "loose.yml").read_text()
+    home.add(path, "--source", "strict", "--strict")
+    assert home.table("strict.a").columns["state"].accepted == ("off", "on")
+
+
+def test_a_table_is_added_below_the_others_and_no_other_byte_changes(home: Home, tmp_path: Path) -> None:
+    text = (
+        "# who wrote this\nsource: s\ndescription:   odd   spacing\nowner: 'o'\ntables:\n    # the first\n"
+        "    one:   # a remark\n        description: d\n        from: {files: {connection: drop, path: x.csv}}\n"
+        "        mode: full\n        key:\n        - id\n        columns: {id: {type: bigint}}   # all\n\n\n"
+        "# how it is read\nschedule: '0 1 * * *'\n"
+    )
+    (home.sources / "s.yml").write_text(text)
+    home.add(_csv(tmp_path, "two.csv", "id,v\n1,a\n2,b\n"), "--source", "s")
+    after = (home.sources / "s.yml").read_text()
+    head, tail = text.split("\n\n\n")
+    assert after.startswith(head + "\n\n    two:\n")
+    assert after.endswith("\n\n\n" + tail)
+    assert home.table("s.two").key == ("id",)
+    assert home.table("s.one").key == ("id",)
+
+
+def test_a_dry_run_prints_everything_and_writes_nothing(home: Home, tmp_path: Path) -> None:
+    path = _csv(tmp_path, "two.csv", "id,v\n1,a\n")
+    said = home.add(path, "--dry-run")
+    assert "stg_" in said
+    assert "mode: full" in said
+    assert not list(home.sources.iterdir())
+
+
+def test_what_can_not_be_declared_is_refused_and_everything_stays(home: Home, tmp_path: Path, shop: Shop) -> None:
+    def refused(name: str, text: str | bytes, *more: str) -> str:
+        return home.refused(_csv(tmp_path, name, text), "--source", "s", *more)
+
+    rows = "".join(f"{n % 3},{n % 2}\n" for n in range(9))
+    assert "no key was found for a" in (said := refused("a.csv", "kind,state\n" + rows))
+    assert "--key" in said
+    assert "no column of a" in refused("a.csv", "kind,state\n" + rows, "--key", "nope")
+    assert "holds values and no names" in refused("b.csv", "1,2026-01-01\n2,2026-01-02\n")
+    assert "UTF-16" in refused("c.csv", "id\n1\n".encode("utf-16"))
+    assert "names id twice" in refused("d.csv", "id,ID\n1,2\n")
+    assert "no JSON object" in refused("e.jsonl", "[1]\n")
+    assert "no file" in refused("f.csv", "")
+    assert "which no reader knows" in refused("g.docx", "x")
+    assert "no password" in home.refused("postgresql://u:secret@h/db", "--source", "s")
+    assert "secret" not in home.refused("postgresql://u:secret@h/db", "--source", "s")
+    assert "looks like a secret" in home.refused(f"{shop.api}/v1/x?api_key=1", "-c", "shop_api")
+    assert "it has public.orders" in home.refused("private.orders", "-c", "shop_db").lower()
+    assert "has no field with a list" in home.refused("/health", "-c", "shop_api")
+    home.add(_csv(tmp_path, "a.csv", "id,v\n1,a\n"), "--source", "s")
+    assert "declares s.a already" in home.refused(tmp_path / "a.csv", "--source", "s")
+    (home.staging / "s/stg_s__b.sql").write_text("mine")
+    assert "stg_s__b.sql is there already" in home.refused(_csv(tmp_path, "b.csv", "id,v\n1,a\n"), "--source", "s")
+
+
+def test_the_catalog_of_a_database_gives_types_rules_key_and_comments(
+    home: Home, postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres.database()
+    monkeypatch.setenv("AIRFLOW_CONN_DB", url)
+    with psycopg.connect(url, autocommit=True) as session:
+        session.execute(
+            """
+            create type mood as enum ('good', 'bad');
+            create domain positive as integer not null check (value > 0);
+            create table "Odd Table" (
+                "Part A" varchar(10) not null, b char(3) not null, mood mood,
+                amount numeric(10,2) check (amount >= 0.5),
+                age integer check (age > 17), n positive, state text check (state in ('it''s', 'b')),
+                tags text[], body json, "order" interval, at timestamp, e_mail text, unique ("Part A", b)
+            );
+            comment on table "Odd Table" is 'What a row is.';
+            comment on column "Odd Table".age is 'In years: {{ full }}';
+            insert into "Odd Table" values ('a', 'b', 'good', 1, 20, 1, 'b', '{x,y}', '{}', '1 day', now(), 'a@b.c');
+            """
+        )
+    home.add("public.Odd Table", "-c", "db", "--source", "odd")
+    table = home.table("odd.odd_table")
+    assert (table.key, table.mode, table.description) == (("part_a", "b"), "full", "What a row is.")
+    columns = table.columns
+    assert [columns[name].type for name in ("part_a", "amount", "n", "tags", "body", "order_value", "at")] == [
+        "text", "numeric(10,2)", "integer", "text", "jsonb", "text", "timestamp",
+    ]  # fmt: skip
+    assert columns["mood"].accepted == ("good", "bad")
+    assert columns["state"].accepted == ("it's", "b")
+    assert (columns["amount"].minimum, columns["age"].minimum) == (0.5, 18)
+    assert (columns["n"].required, columns["e_mail"].personal, columns["part_a"].field) == (True, True, "Part A")
+    assert home.load("odd.odd_table") == (1, 0)
+    postgres.drop(url)
