@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import json
+import zipfile
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import psycopg
 import pytest
+from backports import zstd
+from openpyxl import Workbook
 
 from sluice.profiling.keys import find_key
 from sluice.profiling.names import sanitise_all, says_person, singular
@@ -85,6 +93,52 @@ def _csv(folder: Path, name: str, text: str | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return path
+
+
+ITEMS = [{"id": 1, "price": 1.25, "day": "2026-01-01"}, {"id": 2, "price": 10, "day": "2026-01-02"}]
+LINES = b"".join(json.dumps(item).encode() + b"\n" for item in ITEMS)
+CSV = b"id,price,day\n1,1.25,2026-01-01\n2,10,2026-01-02\n"
+
+
+def _xlsx() -> bytes:
+    book, out = Workbook(), io.BytesIO()
+    for row in (["id", "price", "day"], [1, 1.25, date(2026, 1, 1)], [2, 10, date(2026, 1, 2)]):
+        book.active.append(row)
+    book.save(out)
+    return out.getvalue()
+
+
+def _zip(name: str, content: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(name, content)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv.gz", gzip.compress(CSV)),
+        ("a.csv.zst", zstd.compress(CSV)),
+        ("a.csv.zip", _zip("inner.csv", CSV)),
+        ("a.tsv", CSV.replace(b",", b"\t")),
+        ("a.jsonl.gz", gzip.compress(LINES)),
+        ("a.json", LINES),
+        ("a.json", json.dumps(ITEMS).encode()),
+        ("a.json", json.dumps({"meta": {"n": 2}, "data": {"items": ITEMS}}).encode()),
+        ("a.xlsx", _xlsx()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_format_and_packing_is_profiled_and_loads(name: str, content: bytes, home: Home, tmp_path: Path) -> None:
+    home.add(_csv(tmp_path, name, content), "--source", "s")
+    table = home.table("s.a")
+    assert [column.type for column in table.columns.values()] == ["bigint", "numeric(18,2)", "date"]
+    assert home.load("s.a") == (2, 0)
+    assert home.rows("select id, price, day::text from staging.s__a order by 1") == [
+        (1, Decimal("1.25"), "2026-01-01"),
+        (2, Decimal(10), "2026-01-02"),
+    ]
 
 
 def test_two_dated_files_tell_full_from_append(home: Home, tmp_path: Path) -> None:

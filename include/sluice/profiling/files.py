@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import itertools
+import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from backports import zstd
+
+from sluice.declarations.files import Excel
 from sluice.declarations.model import Files
 from sluice.errors import SluiceError
 from sluice.profiling.names import sanitise, singular, spelt_out
@@ -24,13 +31,16 @@ from sluice.profiling.profile import (
     require_key,
 )
 from sluice.profiling.values import type_of
+from sluice.readers.formats.excel import ExcelReader
 from sluice.readers.jsonl import as_fields, loads
 from sluice.readers.transport import Found, find_files, open_file
 
 Rows = list[list[str | None]]
 _DELIMITERS = ",;\t|"
 _PARTS = 24  # of the newest files, where each is only a part
-_ENDINGS = {"csv": "csv", "tsv": "csv", "txt": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl"}
+_ENDINGS = {"csv": "csv", "tsv": "csv", "txt": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "json"}
+_ENDINGS |= {"xlsx": "excel", "xlsm": "excel"}
+_PACKED = {".gz": gzip.open, ".zst": zstd.ZstdFile, ".zstd": zstd.ZstdFile}
 
 
 def is_file(what: str) -> bool:
@@ -82,13 +92,17 @@ def profile_file(place: Place, name: str, wishes: Wishes, bounds: Bounds) -> Tab
 
 
 def _ending(path: str) -> str:
-    return PurePosixPath(path).suffix.lower().lstrip(".")
+    """What the file is, by its ending, below the ending that says how it is packed."""
+    plain = PurePosixPath(path.lower())
+    if plain.suffix in (*_PACKED, ".zip"):
+        plain = plain.with_suffix("")
+    return plain.suffix.lstrip(".")
 
 
 def _table_name(path: str) -> str:
     """The file's own name, or where that is a placeholder the folder that is none."""
     for part in reversed(PurePosixPath(path).parts):
-        if plain := sanitise(_without_placeholders(PurePosixPath(part).stem)).strip("_").replace("unnamed", ""):
+        if plain := sanitise(_without_placeholders(part.split(".")[0])).strip("_").replace("unnamed", ""):
             return plain
     return "rows"
 
@@ -135,11 +149,17 @@ class _Sample:
                 head = head[: head.rfind(b"\n") + 1]
             if format == "csv":
                 self._csv(head)
+            elif format == "json":
+                objects += self._document(head, whole)
+            elif format == "excel":
+                objects += self._sheet(head, whole)
             else:
                 objects += self._objects(head, len(objects))
             self.of_newest = self.of_newest or len(self.rows) or len(objects)
-        if format == "jsonl":
+        if format != "csv":
             self.fields, self.rows, self.quoted = rows_of_objects(objects)
+        if format == "excel":
+            self.quoted = frozenset()  # cells come as text, whatever they are
         if not self.rows:
             raise SluiceError(f"{self.where} holds no rows, so nothing can be said of its columns; nothing was written")
 
@@ -228,17 +248,81 @@ class _Sample:
                 items.append(_object(line, number))
         return items
 
+    def _document(self, head: bytes, whole: bool) -> list[dict[str, Any]]:
+        """The array of a JSON document: the document itself, or the longest list of objects in it."""
+        try:
+            body = loads(head) if whole else None
+        except ValueError:
+            lines = head.splitlines()
+            if len(lines) > 1 and _is_object(lines[0]):  # one object a line, under the name of a document
+                self.format = "jsonl"
+                return self._objects(head, 0)
+            raise SluiceError("the file is not JSON; nothing was written") from None
+        if body is None:
+            raise SluiceError(
+                f"the document is larger than {len(head):,} bytes, too large to profile; nothing was written"
+            )
+        found = dict(_lists(body))
+        if not found:
+            raise SluiceError("the document holds no list of objects; nothing was written")
+        where = max(found, key=lambda name: len(found[name]))
+        if where:
+            self.options["records"] = where
+            self._assume(f"records {where}: the longest list of objects in the document")
+        return found[where]
+
+    def _sheet(self, head: bytes, whole: bool) -> list[dict[str, Any]]:
+        """The rows of the first sheet."""
+        if not whole:
+            raise SluiceError(
+                f"the workbook is larger than {len(head):,} bytes, too large to profile; nothing was written"
+            )
+        self._assume("excel: the first sheet, with the names in its first row")
+        with tempfile.NamedTemporaryFile(suffix=".xlsx") as file:
+            file.write(head)
+            file.flush()
+            records = ExcelReader(Excel()).records(Path(file.name))
+            return [item for item in itertools.islice(records, self._bounds.rows) if isinstance(item, dict)]
+
+
+def _lists(node: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The lists of objects in a document, by their dotted paths."""
+    if isinstance(node, list) and node and all(isinstance(item, dict) for item in node):
+        yield where, node
+    elif isinstance(node, dict) and depth < 4:
+        for name, value in node.items():
+            yield from _lists(value, f"{where}.{name}".lstrip("."), depth + 1)
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _plain(file: Any, name: str) -> Any:
+    """The file as it is without its packing: of an archive, the first member by name."""
+    suffix = PurePosixPath(name.lower()).suffix
+    if suffix == ".zip":
+        archive = zipfile.ZipFile(io.BytesIO(file.read()))
+        return archive.open(sorted(name for name in archive.namelist() if not name.endswith("/"))[0])
+    return _PACKED[suffix](file) if suffix in _PACKED else file
+
 
 def _head(conn_id: str, item: Found, size: int) -> tuple[bytes, bool]:
     """The first bytes of a file, and whether they are all; no more of it is fetched."""
     try:
         head = b""
-        with open_file(conn_id, item.location) as file:
+        with open_file(conn_id, item.location) as packed:
+            file = _plain(packed, item.location)
             while len(head) <= size and (block := file.read(size + 1 - len(head))):
                 head += block
         return head[:size], len(head) <= size
     except SluiceError as error:
         raise SluiceError(f"{item.name}: {error}") from None
+    except (EOFError, OSError, IndexError, zlib.error, zipfile.BadZipFile, zstd.ZstdError):
+        raise SluiceError(f"{item.name} can't be unpacked; nothing was written") from None
 
 
 def _object(line: bytes, number: int) -> dict[str, Any]:
