@@ -68,7 +68,8 @@ class PathPattern:
         """The same for a file system's own glob, which may find more than is meant."""
 
         def star(match: re.Match[str]) -> str:
-            return "*" if match["name"] else match[0]
+            folders = (match["form"] or "").count("/")
+            return "*" + "/*" * folders if match["name"] else match[0]
 
         base = re.sub(r"[\[*?]", r"[\g<0>]", re.sub(r"\{[a-z_]+(:[^{}]*)?\}", "\0", self.base)).replace("\0", "*")
         ends, text = 0, ""

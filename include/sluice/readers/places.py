@@ -6,6 +6,7 @@ connection and the kind of failure, never a secret.
 
 from __future__ import annotations
 
+import base64
 import glob
 import logging
 from collections.abc import Iterator
@@ -60,7 +61,9 @@ def place_of(conn_id: str) -> Place:
         return _Http(conn_id, base or f"{scheme}://{connection.host}{port}{connection.path}".rstrip("/"), connection)
     if scheme in ("s3", "s3a", "aws"):
         bucket = connection.host or str(connection.extra.get("bucket") or "")
-        return _Remote(conn_id, base or f"s3://{bucket}{connection.path}".rstrip("/"), "s3://", _s3(connection))
+        # without a bucket, a declared path begins with one
+        base = base or (f"s3://{bucket}{connection.path}".rstrip("/") if bucket else "s3:/")
+        return _Remote(conn_id, base, "s3://", _s3(connection))
     if scheme in ("sftp", "ssh"):
         return _Remote(
             conn_id,
@@ -111,11 +114,9 @@ class _Http:
 
     def glob(self, pattern: str) -> list[str]:
         """By the links of the pages that the server shows for folders."""
-        import aiohttp
-
         headers = dict(self._headers)
         if self._auth:
-            headers["Authorization"] = aiohttp.BasicAuth(*self._auth).encode()
+            headers["Authorization"] = "Basic " + base64.b64encode(":".join(self._auth).encode()).decode()
         with faults(self._conn_id):
             pages = fsspec.filesystem(
                 "http", headers=headers, use_listings_cache=False, skip_instance_cache=True, same_scheme=True

@@ -173,7 +173,7 @@ def _fetch(conn_id: str, location: str, name: str, stamp: str, target: Path) -> 
     """Copy a remote file. A broken transfer is tried again from the beginning, a few times."""
     for attempt in Retrying(
         stop=stop_after_attempt(_TRIES),
-        wait=wait_exponential_jitter(initial=0.25, max=10, jitter=0.25),
+        wait=wait_exponential_jitter(multiplier=0.25, max=10, jitter=0.25),
         retry=retry_if_exception_type(SourceUnavailable) & retry_if_not_exception_type(SourceChanged),
         reraise=True,
     ):
