@@ -64,13 +64,34 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
         _keep_statistics(connection, table, applied)
         # counted, not inferred: what landed and was neither applied nor rejected must be what the log held already
         unchanged = 0 if table.mode is Mode.APPEND else landed - applied
-        _enter(
-            connection, table, batch, (applied, unchanged, deleted), earlier if table.mode is not Mode.CURSOR else []
-        )
+        replaced = earlier if table.mode is not Mode.CURSOR else []
+        _enter(connection, table, batch, (applied, unchanged, deleted), replaced)
+        _say_what_changed(connection, batch, replaced)
         lease.release(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
         drop_landing(connection, batch_id)
     connection.commit()
     return _outcome(connection, batch_id)
+
+
+def _say_what_changed(connection: psycopg.Connection, batch: Batch, replaced: list[int]) -> None:
+    """A unit that came again with other content is right as it is, but somebody may want to know."""
+    before = connection.execute(
+        "select sum(rows_read), string_agg(batch_id::text, ', ') from ops.batch"
+        " where batch_id = any(%s) and content_hash <> %s",
+        [replaced, batch.content_hash],
+    ).fetchone()
+    if before is not None and before[0] is not None:
+        record_check(
+            connection,
+            batch,
+            "content_changed",
+            "warn",
+            severity="warn",
+            observed=batch.rows_read,
+            bound=before[0],
+            message=f"{batch.unit} came again with other content: {batch.rows_read} rows, {before[0]} before; batch "
+            f"{batch.batch_id} supersedes batch {before[1]}",
+        )
 
 
 def _judge_again(connection: psycopg.Connection, table: Table, batch: Batch) -> None:
