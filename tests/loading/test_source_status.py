@@ -69,6 +69,12 @@ def test_one_table_that_is_refused_holds_up_no_other_and_the_exit_code_says_so(l
     assert done.exit_code == 1
     assert "other.csv" in done.stderr
     assert "shop.events\t2" in done.stdout
+    loaded.deliver("2026-01-03.csv", "id,at,mail\n4,never,e@f\n")
+    loaded.deliver("2026-01-04.csv", "id,at,mail\n5,2026-01-04,e@f\n")
+    half = _run("load", "shop.events")
+    assert half.exit_code == 1
+    assert "  2026-01-03.csv: refused, 1 read" in half.stderr
+    assert "shop.events\t1\t1\t1" in half.stdout, "what was published beside the refused unit is counted"
     assert _run("load", "shop.nothing").exit_code == 2
     assert _run("load", "shop", "--from", "2026-01-02", "--to", "2026-01-01").exit_code == 2
 

@@ -74,7 +74,14 @@ def _unset_connections(found: Declarations) -> list[Fault]:
             except settings.SettingsError:
                 path = found.paths[name]
                 lines = path.read_text(encoding="utf-8").splitlines()
-                line = next((n for n, text in enumerate(lines, start=1) if re.search(rf"\b{connection}\b", text)), 1)
+                line = next(
+                    (
+                        n
+                        for n, text in enumerate(lines, start=1)
+                        if re.search(rf"connection: *['\"]?{connection}\b", text)
+                    ),
+                    1,
+                )
                 message = f"the connection {connection} is not set here: AIRFLOW_CONN_{connection.upper()}"
                 warnings.append(Fault(str(path), line, "connection", message, "warning"))
     return warnings

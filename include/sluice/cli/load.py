@@ -55,7 +55,8 @@ def load(
             name = f"{source.source}.{table.name}"  # most messages name it themselves
             print(error if name in str(error) else f"{name}: {error}", file=sys.stderr)
             failed = True
-            _say_units(run, source.source, table.name)
+            if published := _say_units(run, source.source, table.name):  # the others are, all the same
+                rows.append([f"{source.source}.{table.name}", len(published), *map(sum, zip(*published, strict=True))])
             continue
         print(f"{source.source}.{table.name}: {_unit_count(len(done), run)}", file=sys.stderr)
         _say_units(run, source.source, table.name)
@@ -82,19 +83,20 @@ def _unit_count(published: int, run: RunContext) -> str:
     return f"nothing new{' in that interval' if run.interval else ''}"
 
 
-def _say_units(run: RunContext, source: str, table: str) -> None:
-    """What became of each unit of a table in this run: the ledger's word, on stderr."""
+def _say_units(run: RunContext, source: str, table: str) -> list[tuple[int, ...]]:
+    """Say on stderr what became of each unit of a table in this run, by the ledger. Returns the books of those that
+    were published."""
     with warehouse.connect(autocommit=True) as connection:
         units = connection.execute(
             """
-            select unit, state, rows_read, rows_applied, rows_quarantined, verdict,
-                extract(epoch from coalesce(published_at, heartbeat_at) - started_at)::float8
+            select unit, state, verdict, extract(epoch from coalesce(published_at, heartbeat_at) - started_at)::float8,
+                rows_read, rows_applied, rows_unchanged, rows_duplicate, rows_quarantined, rows_deleted
             from ops.batch
             where run_id = %s and source = %s and table_name = %s and part = 'unit' order by batch_id
             """,
             [run.run_id, source, table],
         ).fetchall()
-    for unit, state, read, applied, quarantined, verdict, took in units[:_FEW_UNITS]:
+    for unit, state, verdict, took, read, applied, _, _, quarantined, _ in units[:_FEW_UNITS]:
         rejected = f", {quarantined:,} quarantined" if quarantined else ""
         why = f": {verdict}" if verdict and state == "unchanged" else ""
         print(
@@ -106,3 +108,4 @@ def _say_units(run: RunContext, source: str, table: str) -> None:
             f"  and {len(units) - _FEW_UNITS} more; see: sluice batch list {source}.{table}",
             file=sys.stderr,
         )
+    return [tuple(books) for _, state, _, _, *books in units if state in ("published", "superseded")]

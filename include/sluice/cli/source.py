@@ -100,7 +100,7 @@ def _say(addition: Addition) -> None:
         print(f"  - {text}")
     notes = sum(len(column.notes) for column in profile.columns)
     if notes:
-        print(f"  - and {notes} notes on columns, in the declaration")
+        print(f"  - and {notes} note{'s' if notes > 1 else ''} on columns, in the declaration")
     print("\nNext:")
     if addition.place and addition.place.export:
         print(f"  {addition.place.export}")

@@ -139,6 +139,6 @@ def _near_miss(name: str, values: list[str], quoted: bool) -> list[str]:
         return ["numbers with a decimal comma: replace it in the staging model, and cast"]
     for kind, is_one in (("a number", _is_decimal), *_TESTS):
         odd = sum(not is_one(value) for value in values)
-        if len(values) >= 20 and odd * 20 <= len(values):
+        if 0 < odd < len(values) / 2 and (odd == 1 or odd * 20 <= len(values)):
             return [f"{kind} in all but {odd} of {len(values)} different values; those would be rejected"]
     return []
