@@ -10,7 +10,8 @@ from sluice import settings
 
 _SESSION = (
     "-c timezone=UTC -c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c extra_float_digits=1 "
-    "-c idle_in_transaction_session_timeout=15min -c lock_timeout=60s"
+    "-c idle_in_transaction_session_timeout=15min -c lock_timeout=60s -c statement_timeout=2h "
+    "-c client_connection_check_interval=10s"  # a query whose client is gone ends, and its locks with it
 )
 
 
@@ -25,4 +26,5 @@ def connect(*, autocommit: bool = False) -> psycopg.Connection:
         keepalives_idle=20,
         keepalives_interval=5,
         keepalives_count=4,
+        tcp_user_timeout=60_000,  # ms; keepalives are not sent while data waits for its acknowledgement
     )

@@ -156,6 +156,24 @@ class DeletedBy(Declared):
     value: str = Field(description="Its text in a deleted row")
 
 
+class Drift(Declared):
+    """What happens when a source no longer brings what its contract says. Each time, a schema event is recorded."""
+
+    new_column: Literal["rescue", "block"] = Field(
+        default="rescue",
+        description="A field that the contract does not know: kept in _rescued, or the batch is refused",
+    )
+    missing_column: Literal["null", "block"] = Field(
+        default="null",
+        description="A column without a field: NULL is loaded, or the batch is refused; a required one always is",
+    )
+    wider_type: Literal["evolve", "block"] = Field(
+        default="evolve",
+        description="A type declared wider without changing a value (integer to bigint, more digits): the change log "
+        "follows, or the batch is refused; any other change of a type is refused",
+    )
+
+
 class Clock(Declared):
     """The source's own time, where it is not the wall clock."""
 
@@ -179,6 +197,7 @@ class Table(Declared):
     deleted_by: DeletedBy | None = Field(
         default=None, description="The field that marks a row as deleted, where there is one"
     )
+    drift: Drift = Field(default=Drift(), description="What happens when the source brings other columns or types")
     effective_at: Name | None = Field(
         default=None, description="Column that says when a version became true; without one, the instant of the unit"
     )

@@ -10,7 +10,7 @@ from psycopg import sql
 from sluice.declarations import Mode, Table
 from sluice.errors import GateRefused, SluiceError
 from sluice.loading import batch as batches
-from sluice.loading import log, rows
+from sluice.loading import drift, log, rows, shape
 from sluice.loading.batch import Batch, record_check
 from sluice.loading.landing import landing_table
 from sluice.loading.mapping import Mapping, map_fields
@@ -45,7 +45,7 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
     mapping = map_fields(table, batch.details["fields"], batch.details["constants"], batch.details["empty_is_null"])
     verdicts = [_judge_header(connection, table, batch, mapping)]
     if not verdicts[0].refused:
-        log.ensure(connection, table)
+        shape.ensure(connection, table)
         rows.judge(connection, table, batch, mapping)
         batch = batches.get(connection, batch_id)
         verdicts += _judge_rows(connection, table, batch)
@@ -59,7 +59,7 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
             bound=verdict.bound,
             message=verdict.message or None,
         )
-    _record_drift(connection, table, batch, mapping)
+    drift.record(connection, table, batch, mapping)
     refusals = [verdict.message for verdict in verdicts if verdict.refused]
     vanished = next((verdict.observed_count for verdict in verdicts if verdict.name == "deletes"), None)
     batches.add_details(connection, batch_id, vanished=vanished)
@@ -75,23 +75,8 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
 
 
 def _judge_header(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping) -> Verdict:
-    ambiguous = [
-        name for name in mapping.ambiguous if any((c.field or n).lower() == name for n, c in table.columns.items())
-    ]
-    if ambiguous:
-        return Verdict(
-            "header",
-            True,
-            f"{batch.unit}: the fields {', '.join(ambiguous)} occur more than once; nothing was published",
-        )
-    required = [n for n in mapping.missing if table.columns[n].required or n in table.key]
-    if required:
-        return Verdict(
-            "header",
-            True,
-            f"{batch.unit} has no field for the required columns {', '.join(required)}; nothing was published. "
-            f"Name the field in the declaration (columns.{required[0]}.field) if it was renamed",
-        )
+    if reason := drift.refusal(connection, table, batch, mapping):
+        return Verdict("header", True, reason)
     for name, text in batch.details["constants"].items():
         kind = table.columns[name].type
         valid = connection.execute("select pg_input_is_valid(%s, %s)", [text, kind]).fetchone()
@@ -232,35 +217,3 @@ def _approved(connection: psycopg.Connection, batch: Batch, vanished: int) -> bo
             },
         ).fetchone()
     )
-
-
-def _record_drift(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping) -> None:
-    """What the source brought that the contract does not know, or did not bring. Said once per change, not once per
-    batch."""
-    events = [
-        ("new_column", name, f"{batch.unit} has the field {name}, unknown to the contract; kept in _rescued")
-        for name in mapping.unknown
-    ]
-    events += [
-        ("missing_column", name, f"{batch.unit} has no field for {name}; NULL was loaded") for name in mapping.missing
-    ]
-    for kind, column, message in events:
-        connection.execute(
-            """
-            insert into ops.schema_event (batch_id, source, table_name, unit, kind, column_name, message)
-            select %(batch)s, %(source)s, %(table)s, %(unit)s, %(kind)s, %(column)s, %(message)s
-            where not exists (
-                select from ops.schema_event
-                where source = %(source)s and table_name = %(table)s and kind = %(kind)s and column_name = %(column)s
-            )
-            """,
-            {
-                "batch": batch.batch_id,
-                "source": batch.source,
-                "table": batch.table_name,
-                "unit": batch.unit,
-                "kind": kind,
-                "column": column,
-                "message": message,
-            },
-        )

@@ -6,7 +6,6 @@ import psycopg
 from psycopg import sql
 
 from sluice.declarations import Table
-from sluice.errors import GateRefused
 
 SYSTEM = ("_batch_id", "_row_number", "_op", "_effective_at", "_sequence", "_row_hash", "_rescued")
 
@@ -28,33 +27,8 @@ def same_key(table: Table, left: str, right: str) -> sql.Composable:
     return sql.SQL(" and ").join(pairs)
 
 
-def ensure(connection: psycopg.Connection, table: Table) -> None:
-    """Create the log, or add the columns that the contract gained. Nothing is ever taken away."""
-    row = connection.execute(
-        "select to_regclass(%s)", [f"staging.{sql.Identifier(table.log_name).as_string(connection)}"]
-    ).fetchone()
-    if row and row[0]:
-        present = dict(
-            connection.execute(
-                "select attname, format_type(atttypid, atttypmod) from pg_attribute"
-                " where attrelid = %s::regclass and attnum > 0 and not attisdropped",
-                [relation(table).as_string(connection)],
-            ).fetchall()
-        )
-        for name, column in table.columns.items():
-            if name not in present:
-                connection.execute(
-                    sql.SQL("alter table {} add column {} {}").format(
-                        relation(table), sql.Identifier(name), sql.SQL(column.type)
-                    )
-                )
-            elif present[name] != (declared := _spelled(column.type)):
-                raise GateRefused(
-                    f"staging.{table.log_name}.{name} is {present[name]}, and the declaration now says {declared}; "
-                    f"nothing was "
-                    "published, since values would be changed in silence. Declare the new type under a new column name"
-                )
-        return
+def create(connection: psycopg.Connection, table: Table) -> None:
+    """Make the log of a table that has none; `sluice.loading.shape` changes it later."""
     columns = [sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(c.type)) for n, c in table.columns.items()]
     connection.execute(
         sql.SQL(
@@ -70,7 +44,7 @@ def ensure(connection: psycopg.Connection, table: Table) -> None:
     connection.execute(sql.SQL("comment on table {} is {}").format(relation(table), table.description))
 
 
-def _spelled(declared: str) -> str:
+def spelled(declared: str) -> str:
     """A declared type as Postgres spells it."""
     short = {
         "timestamptz": "timestamp with time zone",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -32,6 +34,12 @@ from sluice.loading.publish import Published, publish_batch
 from sluice.readers import Read, Readiness, Unit, reader_of
 
 T = TypeVar("T")
+_TRIES = 4
+_CONFLICTS = (
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.LockNotAvailable,
+)
 MAX_UNITS = 500  # per table and run; the next run takes the rest
 
 
@@ -109,16 +117,40 @@ def _each(batch_ids: list[int], step: Callable[[psycopg.Connection, int], T]) ->
     with warehouse.connect() as connection:
         for batch_id in batch_ids:
             try:
-                done.append(step(connection, batch_id))
+                done.append(_patiently(connection, step, batch_id))
             except SluiceError as problem:
                 connection.rollback()
                 problems.append(problem)
+            except psycopg.errors.DiskFull:
+                connection.rollback()
+                problems.append(
+                    LedgerError(
+                        f"batch {batch_id}: the disk of the warehouse is full (DISK_FULL); it was left as it was and "
+                        "nothing was published. Free space, then clear the task"
+                    )
+                )
             except psycopg.OperationalError:
                 raise  # the warehouse is gone: that is about no batch
             except psycopg.Error as error:
                 connection.rollback()
                 problems.append(LedgerError(f"batch {batch_id}: {_primary(error)}; it was left as it was"))
     return done, problems
+
+
+def _patiently(connection: psycopg.Connection, step: Callable[[psycopg.Connection, int], T], batch_id: int) -> T:
+    """Do a step again, a few times, when it only met others: a deadlock, a conflict, a lock not free in time."""
+    for attempt in range(1, _TRIES + 1):
+        try:
+            return step(connection, batch_id)
+        except _CONFLICTS as error:
+            connection.rollback()
+            if attempt == _TRIES:
+                raise LedgerError(
+                    f"batch {batch_id}: {_primary(error)}, {attempt} times in a row; it was left as it was. "
+                    "See who holds it in pg_stat_activity and pg_locks, then clear the task"
+                ) from None
+            time.sleep(random.uniform(0.1, 0.4) * 2**attempt)
+    raise AssertionError("unreachable")
 
 
 def _finish(batch_ids: list[int], problems: list[SluiceError]) -> NoReturn:

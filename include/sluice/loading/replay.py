@@ -28,7 +28,7 @@ from sluice import warehouse
 from sluice.declarations import Mode, Table
 from sluice.errors import LedgerError, SluiceError
 from sluice.loading import batch as batches
-from sluice.loading import contract, log, quarantine, rows
+from sluice.loading import contract, log, quarantine, rows, shape
 from sluice.loading.audit import judge_vanished
 from sluice.loading.batch import Batch
 from sluice.loading.landing import drop_landing, landing_table, make_landing
@@ -146,6 +146,7 @@ def _replay_batch(
     try:
         origin = batches.get(connection, origin_id)
         _, table = batches.declared(origin)
+        fits = _fit(connection, table, rehearse)
         # one writer per log, as at publish: nobody supersedes the unit meanwhile
         connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sluice:log:{table.log_name}"])
         origin = batches.get(connection, origin_id, lock=True)
@@ -154,10 +155,12 @@ def _replay_batch(
             return _not_now(connection, origin, where)
         job, unreadable = _land(connection, table, origin, where, corrections)
         still = unreadable + _judge(job)
-        applied, unchanged, duplicate = _write(job)
+        applied, unchanged, duplicate = _write(job) if fits else (_passed(job), 0, 0)
         passed = applied + unchanged + duplicate
         deleted, note = 0, ""
-        if passed and table.mode is Mode.FULL:
+        if not fits:
+            note = f"the log staging.{table.log_name} is brought to the shape of the contract first"
+        elif passed and table.mode is Mode.FULL:
             deleted, note = _speak_of_absence(job)
             _restate_next(connection, table, job.batch, [])
         result = Replayed(
@@ -177,6 +180,14 @@ def _replay_batch(
         raise LedgerError(
             f"batch {origin_id}: {type(error).__name__} ({error.sqlstate}); its rejected rows stay open. Try again"
         ) from None
+
+
+def _fit(connection: psycopg.Connection, table: Table, rehearse: bool) -> bool:
+    """Whether the log has the shape of the contract; it is given it, but not in a rehearsal."""
+    if rehearse:
+        return not shape.pending(connection, table)
+    shape.ensure(connection, table)
+    return True
 
 
 def _not_now(connection: psycopg.Connection, origin: Batch, where: Where) -> Replayed:
@@ -347,7 +358,6 @@ def _values(row: Rejected, given: Fields, fields: list[str]) -> list[str | None]
 def _judge(job: _Job) -> list[Still]:
     """Leave in `landing.b<id>_rows` the typed rows that keep the contract; the others are counted, and stay open."""
     connection, table = job.connection, job.table
-    log.ensure(connection, table)
     details = job.batch.details
     mapping = map_fields(table, details["fields"], details["constants"], details["empty_is_null"])
     rows.judge(connection, table, job.batch, mapping)
@@ -431,9 +441,13 @@ def _contradictions(job: _Job) -> list[Still]:
 # -- what the rows mean, by mode ----------------------------------------------------------------
 
 
+def _passed(job: _Job) -> int:
+    return job.connection.execute("select count(*) from replaying").fetchone()[0]  # type: ignore[index]
+
+
 def _write(job: _Job) -> tuple[int, int, int]:
     """Rows applied, unchanged and duplicate."""
-    passed = job.connection.execute("select count(*) from replaying").fetchone()[0]  # type: ignore[index]
+    passed = _passed(job)
     if job.table.mode is Mode.CURSOR:
         typed = job.connection.execute(sql.SQL("select count(*) from {}").format(job.rows)).fetchone()[0]  # type: ignore[index]
         applied = job.connection.execute(_insert(job.table, job.batch.batch_id, _versions(job))).rowcount

@@ -1,0 +1,215 @@
+"""What a source brought that its contract does not say: judged by the declared policy, and recorded once per change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from sluice.declarations import Column, Mode, Table
+from sluice.errors import SluiceError
+from sluice.loading import batch as batches
+from sluice.loading import contract, log
+from sluice.loading.batch import Batch
+from sluice.loading.landing import landing_table
+from sluice.loading.mapping import Mapping
+
+_SAMPLE = 2000  # values of a field that are compared with a column's
+_CONTRACT = {"columns", "key", "mode", "effective_at", "sequence"}  # what `contract_hash` covers
+_WIDER = {"smallint": ("integer", "bigint", "numeric"), "integer": ("bigint", "numeric"), "bigint": ("numeric",)}
+
+
+def refusal(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping) -> str | None:
+    """Why the fields of a batch keep it from being published, if they do."""
+    declared = {(column.field or name).lower() for name, column in table.columns.items()}
+    if ambiguous := [name for name in mapping.ambiguous if name in declared]:
+        return f"{batch.unit}: the fields {', '.join(ambiguous)} occur more than once; nothing was published"
+    if required := [n for n in mapping.missing if table.columns[n].required or n in table.key]:
+        return f"{batch.unit} has no field for the required columns {', '.join(required)}; nothing was published. " + (
+            _renamed(connection, table, batch, mapping, required[0]) or _NAME_IT.format(column=required[0])
+        )
+    if mapping.missing and table.drift.missing_column == "block":
+        hint = _renamed(connection, table, batch, mapping, mapping.missing[0])
+        return (
+            f"{batch.unit} has no field for {', '.join(mapping.missing)}; nothing was published: "
+            f"drift.missing_column is block. {hint or 'Ask the owner of the source'}"
+        )
+    if mapping.unknown and table.drift.new_column == "block":
+        return (
+            f"{batch.unit} has the fields {', '.join(mapping.unknown)}, unknown to the contract; nothing was "
+            "published: drift.new_column is block. Declare them under columns, or let them be rescued"
+        )
+    return None
+
+
+_NAME_IT = "Name the field in the declaration (columns.{column}.field) if it was renamed"
+
+
+def _renamed(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping, column: str) -> str | None:
+    """Which unknown field holds the values that the column had, if one holds most of them. Values are not named."""
+    both = zip(mapping.text.fields, mapping.typed.fields, strict=True)
+    unknown = [pair for pair in both if pair[0][0] in mapping.unknown]
+    if not connection.execute("select to_regclass(%s)", [log.relation(table).as_string(connection)]).fetchone()[0]:  # type: ignore[index]
+        return None
+    best: tuple[float, str] = (0.0, "")
+    for (name, text), (_, typed) in unknown:
+        shared = connection.execute(
+            sql.SQL(
+                """
+                select avg((came.value in (
+                    select known.{column}::text from (select {column} from {log} limit {many}) as known
+                ))::int)
+                from (
+                    (select {text}::text as value from {landed} limit {sample})
+                    union
+                    (select {typed}::text from {landed_typed} limit {sample})
+                ) as came
+                where came.value is not null
+                """
+            ).format(
+                column=sql.Identifier(column),
+                log=log.relation(table),
+                many=sql.Literal(_SAMPLE * 50),
+                text=text,
+                typed=typed,
+                landed=landing_table(batch.batch_id),
+                landed_typed=landing_table(batch.batch_id, "typed"),
+                sample=sql.Literal(_SAMPLE),
+            )
+        ).fetchone()[0]  # type: ignore[index]
+        best = max(best, (float(shared or 0), name))
+    if best[0] < 0.5:
+        return None
+    return (
+        f"{best[0]:.0%} of the values of the field {best[1]} are such as {column} had; if it was renamed, declare "
+        f"columns.{column}.field: {best[1]}"
+    )
+
+
+def record(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping) -> None:
+    """Events of this batch, each said once per change, not once per batch; then the shape and the contract of it."""
+    fate = "the batch was refused" if table.drift.new_column == "block" else "kept in _rescued"
+    events = [
+        ("new_column", name, f"{batch.unit} has the field {name}, unknown to the contract; {fate}")
+        for name in mapping.unknown
+    ]
+    events += [
+        ("duplicate_name", name, f"{batch.unit} has the field {name} more than once") for name in mapping.ambiguous
+    ]
+    for name in mapping.missing:
+        hint = _renamed(connection, table, batch, mapping, name)
+        events.append(("missing_column", name, f"{batch.unit} has no field for {name}. {hint or 'NULL was loaded'}"))
+    for kind, name, message in events:
+        _event(connection, batch, kind, name, message)
+    _types(connection, table, batch)
+    _remember(connection, table, batch)
+
+
+def _types(connection: psycopg.Connection, table: Table, batch: Batch) -> None:
+    """Rejected values of a column that all are of a wider type, or of none: what the source changed."""
+    columns = connection.execute(
+        "select column_name, count(*) from ops.quarantine where batch_id = %s and code = 'TYPE' group by 1",
+        [batch.batch_id],
+    ).fetchall()
+    for name, count in columns:
+        if name not in table.columns:
+            continue
+        column = table.columns[name]
+        kinds = _WIDER.get(column.type, ())
+        wider = next((kind for kind in kinds if _all_valid(connection, batch, column.field or name, kind)), None)
+        kind, message = "changed_type", f"{batch.unit} has {count} values of {name} that are no {column.type}"
+        if wider:
+            kind, message = (
+                "wider_type",
+                (
+                    f"{message}, and all of them are {wider}. If that is right, declare type: {wider} and replay them: "
+                    f"sluice quarantine replay {table.source}.{table.name} --code TYPE --column {name}"
+                ),
+            )
+        _event(connection, batch, kind, name, f"{message}; they are in quarantine" if not wider else message)
+
+
+def _all_valid(connection: psycopg.Connection, batch: Batch, field: str, kind: str) -> bool:
+    return bool(
+        connection.execute(
+            """
+            select bool_and(pg_input_is_valid(given.value, %(kind)s))
+            from ops.quarantine as q
+            cross join lateral jsonb_each_text(q.raw::jsonb) as given (name, value)
+            where q.batch_id = %(batch)s and q.code = 'TYPE' and lower(given.name) = lower(%(field)s)
+                and q.column_name is not null
+            """,
+            {"kind": kind, "batch": batch.batch_id, "field": field},
+        ).fetchone()[0]  # type: ignore[index]
+    )
+
+
+def _event(connection: psycopg.Connection, batch: Batch, kind: str, column: str, message: str) -> None:
+    connection.execute(
+        """
+        insert into ops.schema_event (batch_id, source, table_name, unit, kind, column_name, message)
+        select %(batch)s, %(source)s, %(table)s, %(unit)s, %(kind)s, %(column)s, %(message)s
+        where not exists (
+            select from ops.schema_event
+            where source = %(source)s and table_name = %(table)s and kind = %(kind)s and column_name = %(column)s
+        )
+        """,
+        {
+            "batch": batch.batch_id,
+            "source": batch.source,
+            "table": batch.table_name,
+            "unit": batch.unit,
+            "kind": kind,
+            "column": column,
+            "message": message,
+        },
+    )
+
+
+# -- what an old batch was read with --------------------------------------------------------------
+
+
+def _remember(connection: psycopg.Connection, table: Table, batch: Batch) -> None:
+    """The fingerprint of the fields that came, and the contract as it stands, once per version."""
+    fields = json.dumps(batch.details["fields"])
+    connection.execute(
+        "update ops.batch set schema_hash = %s, contract_hash = %s where batch_id = %s",
+        [
+            hashlib.blake2b(fields.encode(), digest_size=8).hexdigest(),
+            contract.contract_hash(table),
+            batch.batch_id,
+        ],
+    )
+    connection.execute(
+        """
+        insert into ops.contract (source, table_name, contract_hash, contract) values (%s, %s, %s, %s)
+        on conflict do nothing
+        """,
+        [
+            table.source,
+            table.name,
+            contract.contract_hash(table),
+            Jsonb(table.model_dump(mode="json", include=_CONTRACT)),
+        ],
+    )
+
+
+def contract_of(connection: psycopg.Connection, batch_id: int) -> Table:
+    """The table as it was declared when a batch was judged: its columns, key, mode, and what orders versions.
+
+    Raises `SluiceError` for a batch that never was judged.
+    """
+    row = connection.execute(
+        "select contract from ops.contract inner join ops.batch using (source, table_name, contract_hash)"
+        " where batch_id = %s",
+        [batch_id],
+    ).fetchone()
+    if row is None:
+        raise SluiceError(f"the ledger keeps no contract of batch {batch_id}")
+    _, table = batches.declared(batches.get(connection, batch_id))
+    kept = dict(row[0])
+    columns = {name: Column.model_validate(column) for name, column in kept.pop("columns").items()}
+    return table.model_copy(update=kept | {"columns": columns, "key": tuple(kept["key"]), "mode": Mode(kept["mode"])})

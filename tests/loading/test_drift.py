@@ -1,0 +1,221 @@
+"""A source changes its shape: what is taken, what is refused, and what is said. Codes are those of faults.md."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import psycopg
+import pytest
+
+from sluice.errors import GateRefused, LedgerError
+from sluice.loading import drift, replay, shape
+from sluice.loading.quarantine import Where
+from tests.loading.conftest import World
+
+SALES = """
+sales:
+  description: events
+  from: {files: {connection: drop, path: "sales/{date}.csv"}}
+  mode: append
+  key: [id]
+  max_reject_share: 1
+  %s
+  columns:
+    id: {type: integer, required: true}
+    pieces: {type: integer, required: true}
+    note: {type: text, description: What was said}
+"""
+BIG = "9000000000"
+
+
+def declare(world: World, policy: str = "", **types: str) -> None:
+    text = SALES % policy
+    for column, kind in types.items():
+        text = text.replace(f"{column}: {{type: integer", f"{column}: {{type: {kind}")
+    world.declare(text)
+
+
+def load(world: World, day: int, body: str) -> None:
+    world.deliver(f"sales/2026-01-0{day}.csv", body)
+    world.load("sales", run="the-same-run")
+
+
+def events(world: World) -> list[tuple]:
+    return world.query("select kind, column_name from ops.schema_event order by schema_event_id")
+
+
+# -- columns ------------------------------------------------------------------------------------
+
+
+def test_D1_a_new_column_is_refused_where_the_policy_is_block(world: World) -> None:
+    declare(world, "drift: {new_column: block}")
+    with pytest.raises(GateRefused, match="has the fields colour, unknown to the contract; nothing was published"):
+        load(world, 1, "id,pieces,note,colour\n1,1,x,red\n")
+    assert events(world) == [("new_column", "colour")]
+    assert world.query("select state from ops.batch") == [("refused",)]
+
+
+def test_D2_an_optional_column_that_is_missing_is_null_and_said_or_refused(world: World) -> None:
+    declare(world)
+    load(world, 1, "id,pieces\n1,1\n")
+    assert world.query("select note from staging.shop__sales") == [(None,)]
+    assert events(world) == [("missing_column", "note")]
+    declare(world, "drift: {missing_column: block}")
+    with pytest.raises(GateRefused, match=r"no field for note; nothing was published: drift\.missing_column"):
+        load(world, 2, "id,pieces\n2,1\n")
+
+
+def test_D2_a_renamed_column_is_recognised_by_the_values_it_shares(world: World) -> None:
+    declare(world)
+    load(world, 1, "id,pieces,note\n" + "".join(f"{i},{i + 100},n{i}\n" for i in range(50)))
+    renamed = "id,quantity,colour,note\n" + "".join(f"{i},{i + 101},red,n{i}\n" for i in range(50))
+    with pytest.raises(GateRefused, match=r"98% of the values of the field quantity .* columns.pieces.field: quantity"):
+        load(world, 2, renamed)
+
+
+def test_D5_a_duplicate_name_is_said_and_kept_where_the_contract_does_not_know_it(world: World) -> None:
+    declare(world)
+    load(world, 1, "id,pieces,note,Tag,tag\n1,1,x,a,b\n")
+    assert world.query("select _rescued from staging.shop__sales") == [({"Tag": "a", "tag": "b"},)]
+    assert ("duplicate_name", "tag") in events(world)
+
+
+# -- types --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dependents(world: World, postgres: object) -> psycopg.Connection:
+    """A log that people read: two views, one above the other, with rights, comments and an index of a model."""
+    declare(world)
+    load(world, 1, "id,pieces,note\n1,1,x\n2,2,y\n")
+    superuser = psycopg.connect(postgres.superuser_url(os.environ["SLUICE_WAREHOUSE_URL"]), autocommit=True)  # type: ignore[attr-defined]
+    superuser.execute("do $$ begin create role reader; exception when duplicate_object then null; end $$")
+    world.warehouse.execute("create view staging.stg_sales as select id, pieces, _op from staging.shop__sales")
+    world.warehouse.execute("create view marts.totals as select sum(pieces) as pieces from staging.stg_sales")
+    world.warehouse.execute("comment on view marts.totals is 'All of them'")
+    world.warehouse.execute("grant usage on schema marts, staging to reader")
+    world.warehouse.execute("grant select on marts.totals, staging.shop__sales to reader")
+    world.warehouse.execute("grant select (id) on staging.stg_sales to reader")
+    world.warehouse.execute("create index of_a_model on staging.shop__sales (pieces)")
+    return superuser
+
+
+def test_D3_a_type_that_is_declared_wider_widens_the_log_under_the_views_that_read_it(
+    world: World, dependents: psycopg.Connection
+) -> None:
+    before = world.query("select id, pieces, note, _batch_id, _row_hash from staging.shop__sales order by id")
+    load(world, 2, f"id,pieces,note\n3,{BIG},z\n")
+    assert ("wider_type", "pieces") in events(world)
+    said = world.query("select message from ops.schema_event where kind = 'wider_type'")[0][0]
+    assert "all of them are bigint" in said
+    assert BIG not in said
+    declare(world, pieces="bigint")
+    where = Where(source="shop", table="sales")
+    (said,) = replay.replay(where, by="t", reason="r")
+    assert "is brought to the shape of the contract first" in said.note
+    assert world.query("select pg_typeof(pieces)::text from staging.shop__sales limit 1") == [("integer",)]
+    (done,) = replay.replay(where, by="t", reason="r", rehearse=False)
+    assert (said.applied, done.applied) == (1, 1)
+    assert world.query("select pieces from staging.shop__sales where id = 3") == [(int(BIG),)]
+    after = "select id, pieces, note, _batch_id, _row_hash from staging.shop__sales where id < 3 order by id"
+    assert world.query(after) == before
+    assert world.query("select pieces from marts.totals") == [(int(BIG) + 3,)]
+    dependents.execute("set role reader")
+    assert dependents.execute("select pieces from marts.totals").fetchone() == (int(BIG) + 3,)
+    assert dependents.execute("select max(id) from staging.stg_sales").fetchone() == (3,)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        dependents.execute("select pieces from staging.stg_sales")
+    assert world.query("select obj_description('marts.totals'::regclass)") == [("All of them",)]
+    comment = "select col_description('staging.shop__sales'::regclass, 3)"
+    assert world.query(comment) == [("What was said",)]
+    assert ("of_a_model",) in world.query("select indexname from pg_indexes where tablename = 'shop__sales'")
+    again = world.query("select count(*) from ops.schema_event where message like '%%as declared%%'")
+    assert again == [(1,)]
+
+
+def test_D3_readers_never_wait_for_the_copy_and_a_long_one_is_not_overtaken(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L12: while an analyst's transaction holds the log, others still read it, and the widening gives up in the end."""
+    declare(world)
+    load(world, 1, "id,pieces,note\n1,1,x\n")
+    declare(world, pieces="bigint")
+    monkeypatch.setattr(shape, "_PATIENCE", "300ms")
+    monkeypatch.setattr(shape, "_TRIES", 2)
+    slowest = 0.0
+    with psycopg.connect(os.environ["SLUICE_WAREHOUSE_URL"]) as analyst:
+        analyst.execute("select * from staging.shop__sales").fetchall()  # its transaction stays open
+        failed: list[Exception] = []
+
+        def widen() -> None:
+            try:
+                load(world, 2, "id,pieces,note\n2,2,y\n")
+            except Exception as error:
+                failed.append(error)
+
+        worker = threading.Thread(target=widen)
+        worker.start()
+        while worker.is_alive():
+            started = time.monotonic()
+            with psycopg.connect(os.environ["SLUICE_WAREHOUSE_URL"]) as reader:
+                reader.execute("select count(*) from staging.shop__sales").fetchone()
+            slowest = max(slowest, time.monotonic() - started)
+            time.sleep(0.05)
+        worker.join()
+    assert isinstance(failed[0], LedgerError)
+    assert "a transaction that reads it did not end; nothing was changed" in str(failed[0])
+    assert slowest < 4, "the patience of one try, and the machine's own slowness"
+    world.load("sales", run="the-same-run")
+    assert world.query("select pg_typeof(pieces)::text from staging.shop__sales limit 1") == [("bigint",)]
+
+
+@pytest.mark.parametrize(
+    ("present", "declared", "wider"),
+    [
+        ("smallint", "bigint", True),
+        ("numeric(8,2)", "numeric(10,2)", True),
+        ("numeric(8,2)", "numeric(10,4)", True),
+        ("numeric(8,2)", "numeric", True),
+        ("numeric(8,2)", "numeric(8,4)", False),
+        ("numeric", "numeric(8,2)", False),
+        ("bigint", "integer", False),
+        ("integer", "text", False),
+        ("real", "double precision", False),
+        ("date", "timestamp with time zone", False),
+    ],
+)
+def test_D3_only_what_changes_no_value_is_wider(present: str, declared: str, wider: bool) -> None:
+    assert shape.is_wider(declared, present) is wider
+
+
+def test_D3_a_wider_type_is_refused_where_the_policy_is_block_and_a_narrower_one_always(world: World) -> None:
+    declare(world)
+    load(world, 1, "id,pieces,note\n1,1,x\n")
+    declare(world, "drift: {wider_type: block}", pieces="bigint")
+    with pytest.raises(GateRefused, match=r"drift\.wider_type is block"):
+        load(world, 2, "id,pieces,note\n2,2,y\n")
+    declare(world, pieces="smallint")
+    with pytest.raises(GateRefused, match="is integer, and the declaration now says smallint"):
+        load(world, 3, "id,pieces,note\n3,3,z\n")
+
+
+def test_D4_a_type_that_changed_to_words_puts_its_rows_in_quarantine_and_is_said(world: World) -> None:
+    declare(world)
+    load(world, 1, "id,pieces,note\n1,many,x\n2,2,y\n")
+    assert events(world) == [("changed_type", "pieces")]
+    assert world.query("select id from staging.shop__sales") == [(2,)]
+
+
+def test_D8_each_batch_keeps_the_shape_and_the_contract_it_was_read_with(world: World) -> None:
+    declare(world)
+    load(world, 1, "id,pieces,note\n1,1,x\n")
+    load(world, 2, "note,pieces,id,colour\ny,2,2,red\n")
+    declare(world, pieces="bigint")
+    load(world, 3, f"id,pieces,note\n3,{BIG},z\n")
+    shapes = [shape for (shape,) in world.query("select schema_hash from ops.batch order by batch_id")]
+    assert shapes[0] == shapes[2] != shapes[1]
+    kinds = [drift.contract_of(world.warehouse, number).columns["pieces"].type for number in (1, 2, 3)]
+    assert kinds == ["integer", "integer", "bigint"]
+    assert world.query("select id, note from staging.shop__sales order by id") == [(1, "x"), (2, "y"), (3, "z")]
