@@ -96,18 +96,40 @@ class Column(Declared):
         return self
 
 
+class ControlTotal(Declared):
+    """How many rows a reading must find, asked of the source in the same snapshot."""
+
+    query: str = Field(
+        description="Returns one whole number. {start} and {end} stand for the bounds of the reading: those of the "
+        "unit, or the watermark and infinity of a cursor"
+    )
+
+
 class PostgresTable(Declared):
     """A table or a query of a Postgres database."""
 
     connection: Name = Field(description="Id of the connection to the database")
     table: str | None = Field(default=None, description="schema.table")
-    query: str | None = Field(default=None, description="A select, instead of a table")
+    query: str | None = Field(
+        default=None,
+        description="A select, instead of a table; with {start} and {end}, one unit per finished day, with its bounds",
+    )
+    control_total: ControlTotal | None = Field(
+        default=None, description="The row count that the source announces; a batch that has another is refused"
+    )
 
     @model_validator(mode="after")
     def _one_of(self) -> PostgresTable:
         if bool(self.table) == bool(self.query):
             raise ValueError("give exactly one of table and query")
+        if ("{start}" in (self.query or "")) != ("{end}" in (self.query or "")):
+            raise ValueError("query has one of {start} and {end}; an interval needs both")
         return self
+
+    @property
+    def by_day(self) -> bool:
+        """Whether the query asks for an interval."""
+        return "{start}" in (self.query or "")
 
 
 class From(Declared):
@@ -136,6 +158,9 @@ class Cursor(Declared):
     overlap: Duration = Field(
         default=timedelta(0),
         description="Extra margin below the loss-proof watermark, for stamps that the application's clock makes",
+    )
+    max_future: Duration | None = Field(
+        default=None, description="A row that is stamped later than this after its reading waits in quarantine (FUTURE)"
     )
 
 
@@ -243,6 +268,8 @@ class Table(Declared):
             raise ValueError("mode cursor and the field cursor belong together")
         if self.mode is Mode.CURSOR and self.origin.postgres is None:
             raise ValueError("mode cursor reads from postgres")
+        if self.mode is Mode.CURSOR and self.origin.postgres and self.origin.postgres.by_day:
+            raise ValueError("mode cursor finds its own interval; leave {start} and {end} out of the query")
         if self.deletes.detect == "key_scan" and self.mode is not Mode.CURSOR:
             raise ValueError("deletes.detect: key_scan is for mode cursor; a full extract shows its deletes by itself")
         if self.mode is not Mode.CURSOR and self.effective_at and self.mode is Mode.FULL:

@@ -15,6 +15,7 @@ import psycopg
 from sluice.declarations import Source, Table
 from sluice.declarations.model import Circuit
 from sluice.errors import CircuitOpen, SourceRefused, SourceUnavailable
+from sluice.loading import events
 
 _LONGEST_WAIT = timedelta(minutes=30)
 
@@ -59,11 +60,11 @@ def succeeded(connection: psycopg.Connection, source: Source, table: Table) -> N
             "update ops.circuit set failures = 0, opened_at = null, next_try_at = null where connection = %s", [conn_id]
         )
         if row[1]:
-            _record(
+            events.record(
                 connection,
                 "CIRCUIT_CLOSED",
                 conn_id,
-                source,
+                source.source,
                 f"connection {conn_id} answers again; it was left alone since {row[1]:%Y-%m-%d %H:%M} UTC",
             )
     connection.commit()
@@ -117,19 +118,12 @@ def _count(connection: psycopg.Connection, source: Source, conn_id: str, kind: s
         [failures, kind[:100], opens, wait, conn_id],
     )
     if opens:
-        _record(
+        events.record(
             connection,
             "CIRCUIT_OPENED",
             conn_id,
-            source,
+            source.source,
             f"connection {conn_id} failed {failures} times in a row (last: {kind}) and is left alone; it is tried "
             "again from time to time, and closes by itself. Look at the source, or at the connection's credentials",
         )
     connection.commit()
-
-
-def _record(connection: psycopg.Connection, code: str, conn_id: str, source: Source, message: str) -> None:
-    connection.execute(
-        "insert into ops.source_event (code, connection, source, message) values (%s, %s, %s, %s)",
-        [code, conn_id, source.source, message],
-    )

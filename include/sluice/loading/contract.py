@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from math import ceil, floor
 from typing import Any
@@ -36,9 +37,9 @@ class Rule:
     broken: sql.Composable
 
 
-def rules_of(table: Table, mapping: Mapping, *, typed: bool) -> list[Rule]:
+def rules_of(table: Table, mapping: Mapping, instant: datetime, *, typed: bool) -> list[Rule]:
     """Every rule of the contract, types first, over the text or the typed landing table. A deleted row needs only its
-    key."""
+    key. `instant` is when the unit was read."""
     values = mapping.typed if typed else mapping.text
     rules: list[Rule] = []
     for name, column in table.columns.items():
@@ -48,6 +49,13 @@ def rules_of(table: Table, mapping: Mapping, *, typed: bool) -> list[Rule]:
         rules += _present(table, name, values)
     for name, column in table.columns.items():
         rules += _value_rules(name, column, value_of(table, values, name))
+    if table.cursor and table.cursor.max_future is not None:
+        name, ahead = table.cursor.column, table.cursor.max_future
+        # a row that is judged again later may have come of age
+        broken = sql.SQL("{} > greatest({}::timestamptz, clock_timestamp()) + {}").format(
+            value_of(table, values, name), instant, ahead
+        )
+        rules.append(Rule("FUTURE", name, f"is stamped more than {ahead} after it was read", broken))
     return rules
 
 

@@ -26,7 +26,7 @@ from sluice.errors import (
     StaleLease,
 )
 from sluice.loading import batch as batches
-from sluice.loading import checkpoint, circuit, contract, lease
+from sluice.loading import checkpoint, circuit, contract, events, lease
 from sluice.loading.audit import audit_batch
 from sluice.loading.batch import Batch
 from sluice.loading.landing import Landing, drop_landing, storable
@@ -179,11 +179,15 @@ def load(source: Source, table: Table, run: RunContext) -> list[Published]:
 def _pending(connection: psycopg.Connection, source: Source, table: Table, run: RunContext) -> list[Unit]:
     """The units that the ledger does not know, or that seem to have changed; of a backfill, all of its interval."""
     mark = connection.execute(
-        "select value from ops.watermark where (source, table_name) = (%s, %s)", [source.source, table.name]
+        "select value, (details ->> 'clock_ahead')::float from ops.watermark left join ops.batch using (batch_id)"
+        " where (watermark.source, watermark.table_name) = (%s, %s)",
+        [source.source, table.name],
     ).fetchone()
     known = batches.units_known(connection, source.source, table.name)
     connection.rollback()
     units = reader_of(table).units(source, table, run.interval, mark[0] if mark else None)
+    if mark and table.mode is Mode.CURSOR:
+        units = [replace(unit, clock_ahead=mark[1]) for unit in units]
     fresh = (unit for unit in units if run.interval or known.get(unit.name) != unit.stamp)
     return [_to_finish(connection, source, table, unit, run) for unit in itertools.islice(fresh, MAX_UNITS)]
 
@@ -240,6 +244,8 @@ def _land_unit(connection: psycopg.Connection, source: Source, table: Table, uni
         return None
     batches.move(connection, batch_id, "landed", rows_read=rows, rows_quarantined=sink.reject_count, **_known(read))
     batches.add_details(connection, batch_id, text_rows=sink.text_rows, typed_rows=sink.typed_rows, gaps=sink.gap_count)
+    if read.clock_back:
+        events.clock_went_back(connection, table, batch_id, read.clock_back)
     connection.commit()
     return batch_id
 
@@ -376,6 +382,7 @@ def _known(read: Read) -> dict[str, object]:
             "constants": read.constants,
             "empty_is_null": read.empty_is_null,
             **({"keys": read.keys} if read.keys is not None else {}),
+            **({"clock_ahead": read.clock_ahead} if read.clock_ahead is not None else {}),
         },
     }
 

@@ -49,7 +49,7 @@ def _judge_typed(connection: psycopg.Connection, table: Table, batch: Batch, map
     """Judge the values that COPY took. Returns how many rows left for quarantine."""
     if not batch.details["typed_rows"]:
         return 0
-    rules = contract.rules_of(table, mapping, typed=True)
+    rules = contract.rules_of(table, mapping, batch.effective_at, typed=True)
     count = _quarantine(connection, table, batch, "typed", mapping.typed, rules)
     if count:
         _delete(connection, batch, sql.SQL("select _part, _place from pg_temp.broken"))
@@ -60,7 +60,7 @@ def _judge_text(connection: psycopg.Connection, table: Table, batch: Batch, mapp
     """Judge the rows of text; those that keep the contract become values. Returns how many did not."""
     if not batch.details["text_rows"]:
         return 0
-    values, rules = mapping.text, contract.rules_of(table, mapping, typed=False)
+    values, rules = mapping.text, contract.rules_of(table, mapping, batch.effective_at, typed=False)
     count = _quarantine(connection, table, batch, "", values, rules)
     takes = {n: sql.SQL("({})::{}").format(mapping.becomes[n], sql.SQL(k)) for n, k in mapping.landed.items()}
     unbroken = sql.SQL("where not exists (select from pg_temp.broken where _place = landed.ctid)" if count else "")

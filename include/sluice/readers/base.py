@@ -16,6 +16,14 @@ from sluice.declarations import Source, Table
 from sluice.errors import SourceUnavailable
 
 UTC = UTC
+# of a session at a Postgres source: that values are written in one way only
+SESSION = {
+    "timezone": "UTC",
+    "datestyle": "ISO,YMD",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "application_name": "sluice extract",
+}
 Interval = tuple[datetime, datetime]
 
 
@@ -27,7 +35,8 @@ class Unit:
     when the
     content may have changed, and costs nothing to ask for; empty when the source offers none. `values` are the
     placeholders of its path. `resumable` says how the unit is asked for, where its reader can go on after what an
-    attempt that failed has landed; empty where it can't.
+    attempt that failed has landed; empty where it can't. `clock_ahead` is by how many seconds the source's clock was
+    before ours when the watermark was taken.
     """
 
     name: str
@@ -37,6 +46,7 @@ class Unit:
     values: dict[str, str] = field(default_factory=dict)
     location: str = ""
     resumable: str = ""
+    clock_ahead: float | None = None
 
 
 @dataclass
@@ -54,6 +64,8 @@ class Read:
     empty_is_null: bool = False
     header: list[str] | None = None
     keys: int | None = None  # how many keys a scan found
+    clock_ahead: float | None = None  # seconds, of the source's clock before ours
+    clock_back: float = 0.0  # seconds by which it went back since the watermark was taken
     instant: datetime | None = None  # for which the rows speak, where it is not that of the unit
 
 
@@ -121,11 +133,22 @@ class Digest:
         self._hash = hashlib.blake2b(digest_size=16)
         self.size = 0
 
+    @staticmethod
+    def of(parts: Sequence[Digest]) -> str:
+        """One hash for all parts, in their order."""
+        if len(parts) == 1:
+            return parts[0].hex()
+        return hashlib.blake2b("".join(part.hex() for part in parts).encode(), digest_size=16).hexdigest()
+
+    def add(self, block: bytes) -> None:
+        """One more block has passed."""
+        self._hash.update(block)
+        self.size += len(block)
+
     def over(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
         """Pass the blocks on unchanged."""
         for block in blocks:
-            self._hash.update(block)
-            self.size += len(block)
+            self.add(block)
             yield block
 
     def hex(self) -> str:
@@ -150,8 +173,8 @@ def connect(conn_id: str, *, autocommit: bool = False) -> psycopg.Connection:
         return psycopg.connect(
             settings.connection(conn_id).postgres_url(),
             autocommit=autocommit,
-            options="-c timezone=UTC -c datestyle=ISO,YMD -c extra_float_digits=1 -c bytea_output=hex",
-            application_name="sluice extract",
+            options=" ".join(f"-c {name}={value}" for name, value in SESSION.items() if name != "application_name"),
+            application_name=SESSION["application_name"],
             connect_timeout=10,
         )
     except psycopg.OperationalError as error:

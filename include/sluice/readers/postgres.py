@@ -1,21 +1,35 @@
 """Postgres tables and queries: COPY straight from the source, and a watermark that loses no row.
 
 The watermark is that of docs/reference/faults.md: read the clock and the oldest open transaction first, then the
-rows in a
-repeatable-read snapshot, and move to the lesser of the two. A row that is read twice is recognised by its key and hash.
+rows in a repeatable-read snapshot, and move to the lesser of the two. A row that is read twice is recognised by its key
+and hash.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 from psycopg import sql
 
 from sluice.declarations import Mode, Source, Table
-from sluice.errors import SluiceError
-from sluice.readers.base import Digest, Interval, Read, Readiness, Sink, Unit, connect, now
+from sluice.declarations.model import PostgresTable
+from sluice.errors import SluiceError, SourceUnavailable
+from sluice.readers import wire
+from sluice.readers.base import (
+    Digest,
+    Interval,
+    Read,
+    Readiness,
+    Sink,
+    Unit,
+    connect,
+    day_interval,
+    days,
+    now,
+    overlaps,
+)
 
 _OLDEST_OPEN = """
     select least(
@@ -23,6 +37,10 @@ _OLDEST_OPEN = """
         (select min(prepared) - interval '1 day' from pg_prepared_xacts)
     )
 """
+_CLOCK_JITTER = 5.0  # seconds; clocks that are kept by NTP are closer to each other
+_EVER = (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
+BINARY_FROM = 10_000  # rows; for fewer, more sessions cost more than they save
+PARALLEL_FROM = 500_000  # rows
 
 
 class PostgresReader:
@@ -32,14 +50,21 @@ class PostgresReader:
         """Whether the table can be selected from."""
         try:
             with connect(_conn_id(table)) as connection:
-                connection.execute(sql.SQL("select from {} limit 0").format(_relation(table)))
+                connection.execute(sql.SQL("select from {} limit 0").format(_relation(table, None)))
         except psycopg.Error as error:
             return Readiness(False, f"{table.log_name} at connection {_conn_id(table)}: {error.diag.message_primary}")
         return Readiness(True, "")
 
     def units(self, source: Source, table: Table, interval: Interval | None, watermark: str | None) -> list[Unit]:
-        """One unit: what has changed since the watermark, an interval read again, or the whole table as it is now."""
+        """One unit: what has changed since the watermark, an interval read again, or the whole table as it is now. Of a
+        query with an interval in it: one for each finished day."""
         instant = now(source)
+        if _origin(table).by_day:
+            first = table.start or source.start
+            every = (
+                Unit(day.isoformat(), day_interval(day)[1], day_interval(day)) for day in days(first, instant.date())
+            )
+            return [unit for unit in every if overlaps(interval, unit.interval)]
         if table.mode is not Mode.CURSOR:
             return [Unit(instant.isoformat(), instant)]
         if interval:
@@ -51,24 +76,140 @@ class PostgresReader:
     def read(self, source: Source, table: Table, unit: Unit, sink: Sink) -> Read:
         """Copy the unit's rows, and for `key_scan` all keys of the same snapshot, into landing."""
         fields = source_fields(table)
-        result, digest = Read(fields), Digest()
+        result = Read(fields)
         with connect(_conn_id(table), autocommit=True) as connection:
-            if table.cursor and source.clock is None:
-                _must_see_other_sessions(connection, table)
-            clock = _clock(connection) if source.clock is None else now(source)
-            oldest = connection.execute(_OLDEST_OPEN).fetchone()[0] if source.clock is None else None
+            reached = _reached(connection, source, table, unit, result)
+            rows = _Rows(table, fields, _bounds(unit, result))
             with connection.transaction():
                 connection.execute("set transaction isolation level repeatable read, read only")
                 sink.create(fields)
-                sink.copy(digest.over(_copy(connection, _select(table, unit, fields))), "format text")
+                digests = rows.land(connection, sink)
                 if table.deletes.detect == "key_scan":
-                    result.keys = sink.keys(digest.over(_copy(connection, _select_keys(table))))
+                    digests.append(Digest())
+                    result.keys = sink.keys(digests[-1].over(_copy(connection, rows.keys())))
+                result.control_total = rows.control_total(connection)
         if table.cursor and unit.location != "interval":
-            reached = min(clock, oldest.astimezone(UTC)) if oldest else clock
             result.watermark_from = unit.location or None
             result.watermark_to = (reached - table.cursor.overlap).isoformat()
-        result.content_hash, result.bytes_read = digest.hex(), digest.size
+        result.content_hash, result.bytes_read = Digest.of(digests), sum(digest.size for digest in digests)
         return result
+
+
+def _reached(connection: psycopg.Connection, source: Source, table: Table, unit: Unit, result: Read) -> datetime:
+    """Up to where the rows are complete; asked for before their snapshot is taken."""
+    if source.clock is not None:
+        return now(source)
+    if table.cursor is None:
+        return datetime.now(UTC)
+    _must_see_other_sessions(connection, table)
+    clock, ours = _clock(connection), datetime.now(UTC)
+    result.clock_ahead = (clock - ours).total_seconds()
+    if unit.clock_ahead is not None and unit.clock_ahead - result.clock_ahead > _CLOCK_JITTER:
+        result.clock_back = unit.clock_ahead - result.clock_ahead
+    ends = [clock]
+    if oldest := connection.execute(_OLDEST_OPEN).fetchone()[0]:  # type: ignore[index]
+        ends.append(oldest.astimezone(UTC))
+    if table.cursor.max_future is not None:
+        ends.append(ours + table.cursor.max_future)  # a clock that is ahead must not carry the watermark with it
+    return min(ends)
+
+
+def _bounds(unit: Unit, result: Read) -> Interval | None:
+    """The interval of the reading; None: all there is."""
+    if unit.interval:
+        return unit.interval
+    if not unit.location:
+        return None
+    # what was stamped since the clock went back is so much below the watermark
+    return datetime.fromisoformat(unit.location) - timedelta(seconds=result.clock_back), _EVER[1]
+
+
+class _Rows:
+    """What is read of a table: all of it, or what lies between two bounds."""
+
+    def __init__(self, table: Table, fields: list[str], bounds: Interval | None) -> None:
+        self._table, self._fields, self._bounds = table, fields, bounds
+        self._relation = _relation(table, bounds)
+
+    def land(self, connection: psycopg.Connection, sink: Sink) -> list[Digest]:
+        """As values where they are many and their types allow it, else as text."""
+        query = self._query(list(map(sql.Identifier, self._fields)))
+        count = _estimate(connection, query)
+        if count >= BINARY_FROM and (
+            values := wire.values(connection, self._relation, self._sources(sink), sink.types)
+        ):
+            halves = self._halves(connection) if count >= PARALLEL_FROM else [[]]
+            connection.execute("set local synchronize_seqscans = off")
+            queries = [self._query(values, *half) for half in halves]
+            return wire.pipe(connection, _conn_id(self._table), queries, list(sink.types), sink)
+        digest = Digest()
+        sink.copy(digest.over(_copy(connection, query)), "format text")
+        return [digest]
+
+    def keys(self) -> sql.Composable:
+        """Every key, for a key scan."""
+        fields = [sql.Identifier(self._table.columns[key].field or key) for key in self._table.key]
+        return sql.SQL("select {} from {}").format(sql.SQL(", ").join(fields), self._relation)
+
+    def control_total(self, connection: psycopg.Connection) -> int | None:
+        """How many rows the source says there are."""
+        declared = _origin(self._table).control_total
+        if declared is None:
+            return None
+        row = connection.execute(_with_bounds(declared.query, self._bounds)).fetchone()
+        if row is None or len(row) != 1 or not isinstance(row[0], int):
+            raise SluiceError(
+                f"{self._table.log_name}: the query of control_total must return one whole number; nothing "
+                "was published"
+            )
+        return row[0]
+
+    def _query(self, what: list[sql.Composable], *conditions: sql.Composable) -> sql.Composable:
+        query = sql.SQL("select {} from {}").format(sql.SQL(", ").join(what), self._relation)
+        every = [*self._within(), *conditions]
+        return sql.SQL("{} where {}").format(query, sql.SQL(" and ").join(every)) if every else query
+
+    def _within(self) -> list[sql.Composable]:
+        """The rows of a cursor that lie between the bounds."""
+        if self._table.cursor is None or self._bounds is None:
+            return []
+        field = sql.Identifier(self._table.columns[self._table.cursor.column].field or self._table.cursor.column)
+        start, end = self._bounds
+        within = sql.SQL("{} >= {}").format(field, start)
+        if end != _EVER[1]:
+            within = sql.SQL("{} and {} < {}").format(within, field, end)
+        # a row without a cursor value would never be seen again: read it, and let the contract reject it
+        return [sql.SQL("({} or {} is null)").format(within, field)]
+
+    def _sources(self, sink: Sink) -> dict[str, str]:
+        """The source's field of each landing column."""
+        columns = self._table.columns
+        return {
+            name: (columns[name].field or name) if name in columns else self._fields[int(name.removeprefix("_f"))]
+            for name in sink.types
+        }
+
+    def _halves(self, connection: psycopg.Connection) -> list[list[sql.Composable]]:
+        """Conditions that part the table into two by where its rows lie: two sessions read each page once, in order,
+        whatever its keys are. A view or a query is read in one piece."""
+        name = _origin(self._table).table
+        if name is None or connection.info.server_version < 140000:  # before, a range of places was read as a whole
+            return [[]]
+        pages = connection.execute(
+            """
+            select max(pg_relation_size(relid)) / current_setting('block_size')::bigint
+            from (
+                select oid as relid from pg_class where oid = %(table)s::regclass and relkind in ('r', 'm')
+                union all
+                select relid from pg_partition_tree(%(table)s::regclass) where isleaf
+            ) as parts
+            """,
+            {"table": self._relation.as_string(connection)},
+        ).fetchone()[0]  # type: ignore[index]
+        if not pages or pages < 2:
+            return [[]]
+        middle = sql.Literal(f"({pages // 2},0)")
+        return [[sql.SQL("ctid < {}::tid").format(middle)], [sql.SQL("ctid >= {}::tid").format(middle)]]
 
 
 def _must_see_other_sessions(connection: psycopg.Connection, table: Table) -> None:
@@ -98,49 +239,43 @@ def source_fields(table: Table) -> list[str]:
     return fields
 
 
+def _origin(table: Table) -> PostgresTable:
+    assert table.origin.postgres is not None
+    return table.origin.postgres
+
+
 def _conn_id(table: Table) -> str:
-    return table.origin.postgres.connection  # type: ignore[union-attr]
+    return _origin(table).connection
 
 
-def _relation(table: Table) -> sql.Composable:
-    origin = table.origin.postgres
-    assert origin is not None
+def _relation(table: Table, bounds: Interval | None) -> sql.Composable:
+    origin = _origin(table)
     if origin.table:
         return sql.Identifier(*origin.table.split("."))
-    return sql.SQL("({}) as query").format(sql.SQL(origin.query))  # the declaration's own text, not data
+    return sql.SQL("({}) as query").format(_with_bounds(origin.query or "", bounds))
 
 
-def _cursor_field(table: Table) -> sql.Identifier:
-    assert table.cursor is not None
-    return sql.Identifier(table.columns[table.cursor.column].field or table.cursor.column)
+def _with_bounds(query: str, bounds: Interval | None) -> sql.Composable:
+    """A declaration's own text, with the bounds of the reading where it names them."""
+    start, end = (sql.Literal(bound).as_string(None) for bound in bounds or _EVER)
+    return sql.SQL(query.replace("{start}", start).replace("{end}", end))
 
 
-def _select(table: Table, unit: Unit, fields: list[str]) -> sql.Composable:
-    query = sql.SQL("select {} from {}").format(sql.SQL(", ").join(map(sql.Identifier, fields)), _relation(table))
-    if table.cursor is None:
-        return query
-    cursor = _cursor_field(table)
-    if unit.location == "interval" and unit.interval:
-        bounds = sql.SQL("{0} >= {1} and {0} < {2}").format(
-            cursor, unit.interval[0].isoformat(), unit.interval[1].isoformat()
-        )
-    elif unit.location:
-        bounds = sql.SQL("{} >= {}").format(cursor, unit.location)
-    else:
-        return query
-    # a row without a cursor value would never be seen again: read it, and let the contract reject it
-    return sql.SQL("{} where ({}) or {} is null").format(query, bounds, cursor)
-
-
-def _select_keys(table: Table) -> sql.Composable:
-    fields = [sql.Identifier(table.columns[key].field or key) for key in table.key]
-    return sql.SQL("select {} from {}").format(sql.SQL(", ").join(fields), _relation(table))
+def _estimate(connection: psycopg.Connection, query: sql.Composable) -> float:
+    """How many rows the source's planner expects."""
+    plan = connection.execute(sql.SQL("explain (format json) {}").format(query)).fetchone()
+    assert plan is not None
+    return float(plan[0][0]["Plan"]["Plan Rows"])
 
 
 def _copy(connection: psycopg.Connection, query: sql.Composable) -> Iterator[bytes]:
-    with connection.cursor() as cursor, cursor.copy(sql.SQL("copy ({}) to stdout").format(query)) as copy:
-        for block in copy:
-            yield bytes(block)
+    try:
+        with connection.cursor() as cursor, cursor.copy(sql.SQL("copy ({}) to stdout").format(query)) as copy:
+            for block in copy:
+                yield bytes(block)
+    except psycopg.OperationalError as error:
+        kind = type(error).__name__
+        raise SourceUnavailable(f"reading broke off ({kind}); nothing was published", kind=kind) from None
 
 
 def _clock(connection: psycopg.Connection) -> datetime:
