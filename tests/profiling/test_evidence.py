@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import threading
 import zipfile
 from datetime import date
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
@@ -247,3 +250,41 @@ def test_the_catalog_of_a_database_gives_types_rules_key_and_comments(
     assert (columns["n"].required, columns["e_mail"].personal, columns["part_a"].field) == (True, True, "Part A")
     assert home.load("odd.odd_table") == (1, 0)
     postgres.drop(url)
+
+
+PEOPLE = [{"id": n, "day": "2026-01-01"} for n in range(1, 8)]
+
+
+@pytest.mark.parametrize("style", ["bare", "nested", "link", "next_url"])
+def test_the_pages_of_a_service_are_found_out_and_all_of_them_load(
+    style: str, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = int(parse_qs(urlsplit(self.path).query).get("page", ["1"])[0])
+            rows, more = PEOPLE[(page - 1) * 3 : page * 3], f"/people?page={page + 1}" if page < 3 else None
+            body = {
+                "bare": PEOPLE,
+                "nested": {"data": {"people": rows}, "meta": {"total": 7, "total_pages": 3}},
+                "link": rows,
+                "next_url": {"people": rows, "links": {"next": more}},
+            }[style]
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            if style == "link" and more:
+                self.send_header("link", f'<{more}>; rel="next"')
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AIRFLOW_CONN_PEOPLE_API", f"http://127.0.0.1:{server.server_port}")
+    try:
+        home.add("/people", "-c", "people_api")
+        assert home.load("people.people") == (7, 0)
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -262,7 +262,7 @@ class _Sample:
             raise SluiceError(
                 f"the document is larger than {len(head):,} bytes, too large to profile; nothing was written"
             )
-        found = dict(_lists(body))
+        found = dict(lists_of_objects(body))
         if not found:
             raise SluiceError("the document holds no list of objects; nothing was written")
         where = max(found, key=lambda name: len(found[name]))
@@ -285,13 +285,13 @@ class _Sample:
             return [item for item in itertools.islice(records, self._bounds.rows) if isinstance(item, dict)]
 
 
-def _lists(node: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def lists_of_objects(node: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """The lists of objects in a document, by their dotted paths."""
     if isinstance(node, list) and node and all(isinstance(item, dict) for item in node):
         yield where, node
     elif isinstance(node, dict) and depth < 4:
         for name, value in node.items():
-            yield from _lists(value, f"{where}.{name}".lstrip("."), depth + 1)
+            yield from lists_of_objects(value, f"{where}.{name}".lstrip("."), depth + 1)
 
 
 def _is_object(line: bytes) -> bool:

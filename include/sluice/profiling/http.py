@@ -40,12 +40,22 @@ class Service:
         """Whether there is time for another request."""
         return time.monotonic() < self._until
 
+    def own(self, address: str) -> str:
+        """An address that a page gave, if it is of this service: credentials are sent nowhere else."""
+        whole, base = self._client.base_url.join(address), self._client.base_url
+        if (whole.scheme, whole.host, whole.port) != (base.scheme, base.host, base.port):
+            raise SluiceError(
+                f"the next page of connection {self._connection} is at another host, {whole.host}; it was not asked, "
+                "and nothing was written"
+            )
+        return str(whole)
+
     def get(self, path: str, params: dict[str, str]) -> tuple[Any, httpx.Headers]:
         """The JSON that the service answers, and the headers. Busy signals are waited for; all else is said."""
         where, problem = f"{path} at connection {self._connection}", ""
         for attempt in range(_TRIES):
             try:
-                response = self._client.get(path, params=params)
+                response = self._client.get(path, params=params or None)  # {} would take the address's own away
             except httpx.HTTPError as error:
                 problem, wait = f"does not answer ({type(error).__name__})", 0.2 * 2**attempt
             else:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import httpx
+
 from sluice.declarations.model import Rest
 from sluice.errors import SluiceError
-from sluice.profiling.files import rows_of_objects
+from sluice.profiling.files import lists_of_objects, rows_of_objects
 from sluice.profiling.http import Service
 from sluice.profiling.names import sanitise, spelt_out
 from sluice.profiling.places import Place, with_placeholders
@@ -18,6 +20,8 @@ from sluice.profiling.profile import Bounds, TableProfile, Wishes, columns_of, k
 _PAGES = ("pages", "total_pages", "page_count", "last_page", "totalPages", "pageCount", "num_pages")
 _TOTAL = ("total", "total_count", "count", "total_items", "totalCount", "totalItems", "total_results")
 _SIZES = ("per_page", "page_size", "limit", "size", "pageSize", "perPage")
+_ABOUT_PAGES = ("meta", "pagination", "paging", "page", "page_info", "meta.pagination")
+_NEXT = ("next", "next_url", "links.next", "_links.next", "paging.next", "meta.next", "pagination.next")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SECRET = re.compile(r"(?i)(api[-_]?key|token|secret|password|authorization|signature)")
 _BY_HAND = "Declare it by hand: docs/reference/declarations.md. Nothing was written"
@@ -83,7 +87,7 @@ def _read(service: Service, path: str, asked: dict[str, str], bounds: Bounds) ->
     """Ask for the first page, find rows and paging in it, and try the next ones."""
     body, headers = service.get(path, asked)
     items = _items(body, path)
-    found = _Found({"path": with_placeholders(path)}, list(body[items]))
+    found = _Found({"path": with_placeholders(path)}, list(_at(body, items)))
     if not found.items:
         raise SluiceError(f"{path} gave no rows, so nothing can be said of its columns; nothing was written")
     if dates := _DATE.findall(" ".join([*asked.values(), path])):
@@ -96,48 +100,90 @@ def _read(service: Service, path: str, asked: dict[str, str], bounds: Bounds) ->
     total, pages = _number(body, _TOTAL), _number(body, _PAGES)
     if total:
         found.origin["total"] = total
+    size = next((name for name in _SIZES if name in asked or (isinstance(body, dict) and name in body)), None)
     if pages:
-        size = next((name for name in _SIZES if name in asked or name in body), None)
         found.origin["page"] = (
             {"param": "page"} | _size(size, asked, body) | ({} if pages == "pages" else {"pages": pages})
         )
-        _read_on(service, path, asked, found, items, body[pages], bounds)
-    elif (total and body[total] > len(found.items)) or "next" in headers.get("link", "") or _leads_on(body):
+        _read_on(service, path, asked, found, items, _at(body, pages), bounds)
+    elif follow := _leads_by(body, headers):
+        found.origin["page"] = follow | _size(size, asked, body)
+        _follow(service, body, headers, found, items, bounds)
+    elif (total and _at(body, total) > len(found.items)) or _leads_on(body):
         raise SluiceError(
-            f"{path} gave {len(found.items)} rows and says that there are more, but its body has none of "
-            f"{', '.join(_PAGES[:4])}, by which it could be paged. {_BY_HAND}, or ask for all at once (?per_page=…)"
+            f"{path} gave {len(found.items)} rows and says that there are more, but neither a number of pages nor the "
+            f"address of the next one, by which it could be paged. {_BY_HAND}, or ask for all at once (?per_page=…)"
         )
     else:
         found.assumed.append(f"no pages: all {len(found.items):,} rows came at once, and nothing speaks of more")
     return found
 
 
+def _at(body: Any, path: str) -> Any:
+    """What stands at a dotted path of a body; `.` is all of it."""
+    for name in path.split(".") if path != "." else ():
+        body = body.get(name) if isinstance(body, dict) else None
+    return body
+
+
+def _leads_by(body: Any, headers: httpx.Headers) -> dict[str, Any] | None:
+    """How the next page's address is given: in the header Link, or in the body."""
+    if 'rel="next"' in headers.get("link", "") or "rel=next" in headers.get("link", ""):
+        return {"by": "link"}
+    for path in _NEXT:
+        if isinstance(address := _at(body, path), str) and address.startswith(("http://", "https://", "/")):
+            return {"by": "next_url", "next": path}
+    return None
+
+
+def _follow(service: Service, body: Any, headers: httpx.Headers, found: _Found, items: str, bounds: Bounds) -> None:
+    """Follow the addresses of next pages while the bounds allow, and never to another host."""
+    pages, page = 1, found.origin["page"]
+    while address := _next_address(page, body, headers):
+        if len(found.items) >= bounds.rows or not service.has_time:
+            found.whole = False
+            break
+        body, headers = service.get(service.own(address), {})
+        found.items.extend(_at(body, items) or [])
+        pages += 1
+    where = "the header Link" if page["by"] == "link" else f"the field {page['next']}"
+    found.assumed.append(f"pages by the address in {where}: {pages} were read")
+
+
+def _next_address(page: dict[str, Any], body: Any, headers: httpx.Headers) -> str:
+    if page["by"] == "next_url":
+        return _at(body, page["next"]) or ""
+    links = [part for part in headers.get("link", "").split(",") if "rel=next" in part.replace('"', "")]
+    return links[0].split(">")[0].lstrip(" <") if links else ""
+
+
 def _items(body: Any, path: str) -> str:
-    """The field that holds the rows: the one list of objects, or the longest."""
-    if not isinstance(body, dict):
-        raise SluiceError(f"{path} answered with a {type(body).__name__} and no object that holds a list. {_BY_HAND}")
-    lists = [
-        name
-        for name, value in body.items()
-        if isinstance(value, list) and all(isinstance(item, dict) for item in value)
-    ]
-    if not lists:
-        raise SluiceError(
-            f"the body of {path} has no field with a list of objects; it has {', '.join(body) or 'none'}. {_BY_HAND}"
-        )
-    return max(lists, key=lambda name: len(body[name]))
+    """Where the rows are: all of the body, or the longest list of objects in it."""
+    found = dict(lists_of_objects(body))
+    if isinstance(body, list) and body and "" in found:
+        return "."
+    if not found:
+        has = f"it has {', '.join(body) or 'none'}" if isinstance(body, dict) else f"it is a {type(body).__name__}"
+        raise SluiceError(f"the body of {path} has no field with a list of objects; {has}. {_BY_HAND}")
+    return max(found, key=lambda name: len(found[name]))
 
 
-def _number(body: dict[str, Any], names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if isinstance(body.get(name), int) and not isinstance(body[name], bool)), None)
+def _number(body: Any, names: tuple[str, ...]) -> str | None:
+    """The path of a whole number with one of these names: at the top, or in a part about pages."""
+    for name in (name for part in ("", *_ABOUT_PAGES) for name in (f"{part}.{one}".lstrip(".") for one in names)):
+        if isinstance(value := _at(body, name), int) and not isinstance(value, bool):
+            return name
+    return None
 
 
-def _leads_on(body: dict[str, Any]) -> bool:
-    return any(body.get(name) for name in ("next", "next_page", "next_url", "next_cursor", "cursor", "has_more"))
+def _leads_on(body: Any) -> bool:
+    return isinstance(body, dict) and any(
+        body.get(name) for name in ("next", "next_page", "next_url", "next_cursor", "cursor", "has_more")
+    )
 
 
-def _size(name: str | None, asked: dict[str, str], body: dict[str, Any]) -> dict[str, Any]:
-    value = (asked.get(name) or body.get(name)) if name else None
+def _size(name: str | None, asked: dict[str, str], body: Any) -> dict[str, Any]:
+    value = (asked.get(name) or _at(body, name)) if name else None
     return {"size_param": name, "size": int(value)} if value is not None and str(value).isdigit() else {}
 
 
@@ -148,7 +194,7 @@ def _read_on(
     first, number = list(found.items), 1
     while number < pages and len(found.items) < bounds.rows and service.has_time:
         number += 1
-        more = service.get(path, asked | {"page": str(number)})[0].get(items) or []
+        more = _at(service.get(path, asked | {"page": str(number)})[0], items) or []
         if number == 2 and more == first:
             raise SluiceError(f"{path} announces {pages} pages, but ?page=2 gives the rows of the first. {_BY_HAND}")
         found.items.extend(more)
