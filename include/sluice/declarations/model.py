@@ -63,6 +63,17 @@ class Mode(StrEnum):
     CURSOR = "cursor"
 
 
+class Reference(Declared):
+    """The key of another table that the column's values are. NULL refers to nothing."""
+
+    table: str = Field(pattern=r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$", description="<source>.<table>")
+    column: Name = Field(description="Its key, a single column")
+    severity: Literal["warn", "block"] = Field(
+        default="warn",
+        description="warn: rows without a parent are counted and published, since it may come later; block: refused",
+    )
+
+
 class Column(Declared):
     """One business column and what must hold for its values. A row that breaks it goes to quarantine."""
 
@@ -75,6 +86,12 @@ class Column(Declared):
     minimum: float | None = Field(default=None, description="Smallest value allowed")
     maximum: float | None = Field(default=None, description="Largest value allowed")
     pattern: str | None = Field(default=None, description="Regular expression (Postgres) that the text must match")
+    severity: dict[Literal["accepted", "range", "pattern"], Literal["block", "quarantine", "warn"]] = Field(
+        default_factory=dict,
+        description="What a value that breaks a rule does: refuses the batch, puts its row in quarantine (the "
+        "default), or is only counted",
+    )
+    references: Reference | None = Field(default=None, description="The key of another table that the values are")
     personal: bool = Field(default=False, description="Speaks of a person: never in a log, a message or a sample")
 
     @model_validator(mode="after")
@@ -319,6 +336,20 @@ class Source(Declared):
     )
     clock: Clock | None = Field(default=None, description="The source's own time, where it is not the wall clock")
     tables: dict[Name, Table] = Field(min_length=1, description="Its tables, each by its name")
+
+    @model_validator(mode="after")
+    def _referred(self) -> Source:
+        for name, table in self.tables.items():
+            for column_name, column in table.columns.items():
+                source, _, other = column.references.table.partition(".") if column.references else ("", "", "")
+                if source != self.source:
+                    continue
+                where = f"tables.{name}.columns.{column_name}.references"
+                if other not in self.tables:
+                    raise ValueError(f"{where}: {source} has no table {other}")
+                if self.tables[other].key != (column.references.column,):  # type: ignore[union-attr]
+                    raise ValueError(f"{where}: {column.references.column} is not the key of {source}.{other}")  # type: ignore[union-attr]
+        return self
 
     def model_post_init(self, context: Any, /) -> None:
         """Tell each table its name and its source."""

@@ -10,7 +10,7 @@ from psycopg import sql
 from sluice.declarations import Mode, Table
 from sluice.errors import GateRefused, SluiceError
 from sluice.loading import batch as batches
-from sluice.loading import drift, log, rows, shape
+from sluice.loading import checks, drift, log, rows, shape
 from sluice.loading.batch import Batch, record_check
 from sluice.loading.landing import landing_table
 from sluice.loading.mapping import Mapping, map_fields
@@ -91,6 +91,7 @@ def _judge_rows(connection: psycopg.Connection, table: Table, batch: Batch) -> l
     verdicts = [judge_rejects(batch.rows_read, batch.rows_quarantined, table.max_reject_share), _judge_total(batch)]
     if (deletes := judge_vanished(connection, table, batch)) is not None:
         verdicts.append(deletes)
+    verdicts += [Verdict("severity", True, reason) for reason in checks.judge(connection, table, batch)]
     return verdicts
 
 

@@ -48,7 +48,7 @@ def rules_of(table: Table, mapping: Mapping, instant: datetime, *, typed: bool) 
         rules += _in_bounds(name, column.type, value_of(table, values, name))
         rules += _present(table, name, values)
     for name, column in table.columns.items():
-        rules += _value_rules(name, column, value_of(table, values, name))
+        rules += [r for r in _value_rules(name, column, value_of(table, values, name)) if severity(column, r) != "warn"]
     if table.cursor and table.cursor.max_future is not None:
         name, ahead = table.cursor.column, table.cursor.max_future
         # a row that is judged again later may have come of age
@@ -57,6 +57,18 @@ def rules_of(table: Table, mapping: Mapping, instant: datetime, *, typed: bool) 
         )
         rules.append(Rule("FUTURE", name, f"is stamped more than {ahead} after it was read", broken))
     return rules
+
+
+def severity(column: Column, rule: Rule) -> str:
+    """What breaking a rule does: `block`, `quarantine` or `warn`."""
+    return dict(column.severity).get(rule.code.lower(), "quarantine")  # type: ignore[call-overload]
+
+
+def soft_rules_of(table: Table) -> list[Rule]:
+    """The rules that only warn, over typed rows."""
+    found = [(column, rule) for name, column in table.columns.items()
+             for rule in _value_rules(name, column, sql.Identifier(name))]  # fmt: skip
+    return [rule for column, rule in found if severity(column, rule) == "warn"]
 
 
 def value_of(table: Table, values: Values, name: str) -> sql.Composable:

@@ -1,0 +1,97 @@
+"""Severities and references: what warns, what blocks, what is put aside. Codes are those of faults.md."""
+
+from __future__ import annotations
+
+import pytest
+
+from sluice.declarations import load_file
+from sluice.declarations.load import DeclarationError
+from sluice.errors import GateRefused
+from tests.loading.conftest import World
+
+TABLES = """
+customers:
+  description: customers
+  from: {files: {connection: drop, path: "{date}/customers.csv"}}
+  mode: full
+  key: [id]
+  deletes: {max_share: 1}
+  columns:
+    id: {type: integer, required: true}
+    name: {type: text}
+orders:
+  description: orders
+  from: {files: {connection: drop, path: "{name}.csv"}}
+  mode: append
+  key: [id]
+  max_reject_share: 1
+  columns:
+    id: {type: integer, required: true}
+    customer_id: {type: integer, references: {table: shop.customers, column: id}}
+    status: {type: text, accepted: [new, paid]}
+"""
+CHECKS = "select check_name, severity, verdict, failing_rows, sample_keys from ops.gate_result where check_name = %s"
+
+
+def deliver_customers(world: World, day: int, *ids: int) -> None:
+    world.deliver(f"2026-01-0{day}/customers.csv", "id,name\n" + "".join(f"{i},x\n" for i in ids))
+    world.load("customers")
+
+
+def deliver_orders(world: World, name: str, rows: str) -> None:
+    world.deliver(f"{name}.csv", "id,customer_id,status\n" + rows)
+    world.load("orders")
+
+
+def test_a_reference_without_a_parent_is_published_and_counted_with_its_keys(world: World) -> None:
+    world.declare(TABLES)
+    deliver_customers(world, 1, 1, 2, 3)
+    deliver_customers(world, 2, 1, 3)  # 2 is deleted
+    deliver_orders(world, "a", "10,1,new\n11,2,new\n12,9,new\n13,,new\n")
+    assert world.query("select count(*) from staging.shop__orders") == [(4,)]
+    ((check, severity, verdict, failing, keys),) = world.query(CHECKS, "references:customer_id")
+    assert (check, severity, verdict, failing) == ("references:customer_id", "warn", "warn", 2)
+    assert sorted(keys) == [[11], [12]], "the deleted parent and the unknown one; NULL refers to nothing"
+
+
+def test_a_reference_that_cannot_be_checked_is_missing_and_no_pass(world: World) -> None:
+    world.declare(TABLES)
+    deliver_orders(world, "a", "10,1,new\n")
+    assert [row[2] for row in world.query(CHECKS, "references:customer_id")] == ["missing"]
+
+
+def test_a_reference_may_block_the_batch_until_its_parents_are_loaded(world: World) -> None:
+    world.declare(TABLES.replace("column: id}", "column: id, severity: block}"))
+    deliver_customers(world, 1, 1)
+    with pytest.raises(GateRefused, match=r"1 rows have a customer_id that shop\.customers does not hold"):
+        deliver_orders(world, "a", "10,1,new\n11,2,new\n")
+    assert world.query("select count(*) from staging.shop__orders") == [(0,)]
+    deliver_customers(world, 2, 1, 2)
+    assert [done.rows_applied for done in world.load("orders")] == [2]
+
+
+@pytest.mark.parametrize(("severity", "published"), [("quarantine", 1), ("warn", 2), ("block", 0)])
+def test_D6_a_new_value_is_put_aside_or_counted_or_refuses_the_batch(
+    world: World, severity: str, published: int
+) -> None:
+    world.declare(TABLES.replace("accepted: [new, paid]", f"accepted: [new, paid], severity: {{accepted: {severity}}}"))
+    rows = "10,,new\n11,,odd\n"
+    if severity == "block":
+        with pytest.raises(GateRefused, match="1 rows break the rule accepted of status, whose severity is block"):
+            deliver_orders(world, "a", rows)
+    else:
+        deliver_orders(world, "a", rows)
+    assert world.query("select count(*) from staging.shop__orders") == [(published,)]
+    waiting = world.query("select count(*) from ops.quarantine where code = 'ACCEPTED'")
+    assert waiting == [(0 if severity == "warn" else 1,)]
+    warned = [row[1:] for row in world.query(CHECKS, "accepted:status")]
+    assert warned == ([("warn", "warn", 1, [[11]])] if severity == "warn" else [])
+    assert severity == "block" or world.books_balance()
+
+
+def test_a_reference_within_a_source_is_checked_when_the_declaration_is_read(world: World) -> None:
+    world.declare(TABLES.replace("column: id}", "column: name}"))
+    with pytest.raises(
+        DeclarationError, match=r"columns\.customer_id\.references: name is not the key of shop\.customers"
+    ):
+        load_file(world.sources / "shop.yml")
