@@ -6,9 +6,12 @@ import gzip
 import io
 import json
 import zipfile
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from backports import zstd
 from openpyxl import Workbook
@@ -269,6 +272,45 @@ def test_excel_cells_come_as_a_person_sees_them(world: World) -> None:
         or rejected(world) == []
     )
     assert rejected(world) == [(2, "PRECISION"), (3, "CELL_ERROR")]
+
+
+def test_parquet_keeps_every_digit(world: World) -> None:
+    columns = (
+        "id: {type: text}",
+        'amount: {type: "numeric(38,10)"}',
+        "at: {type: timestamptz}",
+        "local: {type: timestamp}",
+    )
+    columns += ("day: {type: date}", "ratio: {type: double precision}", "flag: {type: boolean}", "tags: {type: jsonb}")
+    world.declare(table("facts", "{n}.parquet", "format: parquet", "id", *columns))
+    amount = Decimal("1234567890123456789012345678.0123456789")
+    at = datetime(2026, 3, 29, 1, 59, 59, 123456, tzinfo=UTC)
+    facts = pyarrow.table(
+        {
+            "id": pyarrow.array(["007", "", "nul\0"], pyarrow.string()),
+            "amount": pyarrow.array([amount, Decimal("-0.0000000001"), None], pyarrow.decimal128(38, 10)),
+            "at": pyarrow.array([at, None, None], pyarrow.timestamp("us", "Europe/Brussels")),
+            "local": pyarrow.array([datetime(1900, 1, 1), None, None], pyarrow.timestamp("ns")),
+            "day": pyarrow.array([date(9999, 12, 31), None, None]),
+            "ratio": pyarrow.array([0.1 + 0.2, float("inf"), None]),
+            "flag": pyarrow.array([True, False, None]),
+            "tags": pyarrow.array([[{"a": Decimal("1.50")}], [], None]),
+            "new": pyarrow.array(["x", "y", None]).dictionary_encode(),
+        }
+    )
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(facts, buffer, compression="zstd")
+    world.deliver("a.parquet", buffer.getvalue())
+    world.deliver("cut.parquet", buffer.getvalue()[:-5])
+    with pytest.raises(GateRefused, match=r"cut\.parquet: the file is no whole Parquet file"):
+        world.load("facts")
+    statement = (
+        "select id, amount, at, local::text, day::text, ratio, flag, tags::text, _rescued from staging.shop__facts"
+    )
+    assert world.query(f"{statement} order by id desc") == [
+        ("007", amount, at, "1900-01-01 00:00:00", "9999-12-31", 0.1 + 0.2, True, '[{"a": 1.50}]', {"new": "x"}),
+    ]
+    assert rejected(world) == [(2, "NOT_FINITE"), (3, "NUL_BYTE")]
 
 
 # -- packed files -------------------------------------------------------------------------------

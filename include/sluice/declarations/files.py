@@ -110,6 +110,12 @@ class Excel(Declared):
         return self
 
 
+class Parquet(Declared):
+    """Parquet, any compression and row group size."""
+
+    type: Literal["parquet"] = "parquet"
+
+
 class Span(Declared):
     """Where a value stands in a line."""
 
@@ -173,10 +179,10 @@ class Custom(Declared):
 
 
 Format = Annotated[
-    Csv | JsonLines | Json | Xml | Excel | FixedWidth | Custom,
+    Csv | JsonLines | Json | Xml | Excel | Parquet | FixedWidth | Custom,
     Field(discriminator="type"),
 ]
-FormatName = Literal["csv", "jsonl", "json", "xml", "excel", "fixed", "custom"]
+FormatName = Literal["csv", "jsonl", "json", "xml", "excel", "parquet", "fixed", "custom"]
 
 
 def _format(value: Any) -> Any:

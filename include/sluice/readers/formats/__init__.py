@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from sluice.declarations import Table
-from sluice.declarations.files import Csv, Custom, Excel, FixedWidth, Json, JsonLines, Xml
+from sluice.declarations.files import Csv, Custom, Excel, FixedWidth, Json, JsonLines, Parquet, Xml
 from sluice.errors import GateRefused, SluiceError
 from sluice.readers.base import Read, Sink, Unit
 from sluice.readers.formats import csv, dialect, jsonl
 from sluice.readers.formats.excel import ExcelReader
 from sluice.readers.formats.fixed import FixedReader
 from sluice.readers.formats.json import JsonReader
+from sluice.readers.formats.parquet import ParquetReader
 from sluice.readers.formats.records import RecordFormat
 from sluice.readers.formats.xml import XmlReader
 
@@ -26,6 +27,7 @@ _RECORDS: dict[type, Callable[[Any], RecordFormat]] = {
     Xml: XmlReader,
     Excel: ExcelReader,
     FixedWidth: FixedReader,
+    Parquet: ParquetReader,
 }
 
 
