@@ -109,12 +109,18 @@ def ensure(connection: psycopg.Connection, table: Table) -> None:
         own.commit()
 
 
-def _lock(connection: psycopg.Connection, table: Table) -> None:
-    """Keep readers out until the commit. Asked for again and again for a moment, so that none queues behind us."""
+def _lock(connection: psycopg.Connection, table: Table, views: list[_View] | None = None) -> None:
+    """Keep readers out until the commit. Asked for again and again for a moment, so that none queues behind us.
+
+    With `views`, those are dropped first, the outermost before the inner: in the order in which their readers lock
+    them, or the two would wait for each other.
+    """
     connection.execute("select set_config('lock_timeout', %s, true)", [_PATIENCE])
     for attempt in range(_TRIES):
         try:
             with connection.transaction():
+                for view in reversed(views or []):
+                    connection.execute(sql.SQL("drop view {}").format(view.name))
                 connection.execute(sql.SQL("lock table {} in access exclusive mode").format(log.relation(table)))
             return
         except psycopg.errors.LockNotAvailable:
@@ -156,9 +162,7 @@ def _widen(connection: psycopg.Connection, table: Table, widen: dict[str, str]) 
     connection.execute(sql.SQL("insert into {} select * from {}").format(new, old))
     indexes = _copy_indexes(connection, old, new)
     connection.execute(sql.SQL("analyze {}").format(new))
-    _lock(connection, table)
-    for view in reversed(views):
-        connection.execute(sql.SQL("drop view {}").format(view.name))
+    _lock(connection, table, views)
     try:
         connection.execute(sql.SQL("drop table {}").format(old))
     except psycopg.errors.DependentObjectsStillExist:
