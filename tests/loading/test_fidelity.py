@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 import pyarrow
 import pyarrow.parquet
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from openpyxl import Workbook
 
@@ -130,7 +130,9 @@ amounts = st.decimals(min_value=-(10**20), max_value=10**20, places=10, allow_na
 ids = itertools.count(1)
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
+)  # loads are slow to shrink
 @given(st.lists(st.tuples(texts, texts, amounts), min_size=1, max_size=40))
 def check_every_format(world: World, generated: list[tuple[str | None, str | None, str]]) -> None:
     for name, format in FORMATS.items():
