@@ -19,7 +19,7 @@ from psycopg import sql
 from sluice.declarations import Column, Mode, Table
 from sluice.loading.mapping import Mapping, Values, landing_type
 
-_TEMPORAL = ("date", "timestamptz", "timestamp", "time")
+TEMPORAL = ("date", "timestamptz", "timestamp", "time")
 _FLOAT = ("real", "double precision")
 _INTEGER = ("smallint", "integer", "bigint")
 _MAX_KEY = 800  # bytes
@@ -87,7 +87,7 @@ def _readable(name: str, kind: str, text: sql.Composable) -> list[Rule]:
         return []
     valid = sql.SQL("not pg_input_is_valid({}, {})").format(text, landing_type(kind))
     rules = [Rule("TYPE", name, f"is not of type {kind}", valid)]
-    if kind in _TEMPORAL:
+    if kind in TEMPORAL:
         word = sql.SQL("{} ~* {}").format(text, "|".join(WORDS))
         rules.append(Rule("TYPE", name, f"is not a {kind} in figures", word))
     return rules
@@ -112,7 +112,7 @@ def _in_bounds(name: str, kind: str, value: sql.Composable) -> list[Rule]:
                 sql.SQL("min_scale({}) > {}").format(value, digits),
             ),
         ]
-    if kind in _TEMPORAL and kind != "time":
+    if kind in TEMPORAL and kind != "time":
         rules.append(Rule("TYPE", name, f"is not a {kind} in figures", sql.SQL("not isfinite({})").format(value)))
     return rules
 

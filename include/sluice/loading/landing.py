@@ -16,9 +16,13 @@ Rows of text are committed with their checkpoint, or at the end.
 from __future__ import annotations
 
 import itertools
+import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
@@ -28,9 +32,14 @@ from psycopg import sql
 from sluice import warehouse
 from sluice.declarations import Table
 from sluice.loading import checkpoint
+from sluice.loading.contract import TEMPORAL
+from sluice.loading.filling import Filled, Filling
 from sluice.loading.mapping import Mapping, map_fields
+from sluice.readers.base import Block
 
 _GROUP = 1000  # rejects kept in memory before they are written
+_STREAMS = 2
+_SKIPPED = re.compile(r"skipping row .*? at line (\d+)", re.DOTALL)
 _APART = 1 << 40  # between the row numbers of streams that don't know where they begin
 
 
@@ -65,6 +74,38 @@ class Stream:
         """The statement that fills the child table."""
         return sql.SQL("copy {} ({}) from stdin ({})").format(
             self.table, sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(options)
+        )
+
+    def skip_bad_values(self) -> None:
+        """Prepare for `fill`: hear about the rows that COPY leaves out."""
+        self._refused: list[int] = []
+        self.connection.add_notice_handler(self._hear)
+        with suppress(psycopg.errors.InsufficientPrivilege):
+            self.connection.execute("set lc_messages to 'C'")
+
+    def _hear(self, notice: psycopg.errors.Diagnostic) -> None:
+        if found := _SKIPPED.search(notice.message_primary or ""):
+            self._refused.append(int(found[1]))
+
+    def fill(self, statement: sql.Composable, data: bytes) -> tuple[int, list[int]]:
+        """COPY one block; how many rows were accepted, and the lines with which the others end. All or nothing."""
+        self._refused = []
+        with self.connection.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                copy.write(data)
+            return cursor.rowcount, self._refused
+
+    def numbers_since(self, first: int) -> int:
+        """How many numbers were given from `first` on."""
+        row = self.connection.execute("select currval(%s)", [self._sequence]).fetchone()
+        assert row is not None
+        return int(row[0]) - first + 1
+
+    def take_back(self, first: int, count: int) -> None:
+        """Remove rows that were numbered from `first`."""
+        self.connection.execute(
+            sql.SQL("delete from only {} where _row_number >= %s and _row_number < %s").format(self.table),
+            [first, first + count],
         )
 
 
@@ -210,6 +251,55 @@ class Landing:
             self.typed_rows += cursor.rowcount
             if start is None:
                 self._started_apart.append((number, cursor.rowcount))
+
+    def blocks(self, blocks: Iterable[Block], options: str) -> None:
+        """COPY blocks of text straight into values, two at a time. What COPY refuses goes on as text, record by
+        record."""
+        columns = self._mapping.direct
+        assert columns is not None
+        free: SimpleQueue[Stream] = SimpleQueue()
+        for _ in range(_STREAMS):
+            self._streams.append(stream := Stream(self._batch_id, next(self._numbers)))
+            stream.skip_bad_values()
+            free.put(stream)
+        moving = any(kind in TEMPORAL for kind in self._mapping.landed.values())
+
+        def fill(block: Block) -> Filled:
+            stream = free.get()
+            try:
+                return Filling(stream, stream.copy(columns, options), block, moving=moving).run()
+            finally:
+                free.put(stream)
+
+        waiting: deque[Future[Filled]] = deque()
+        with ThreadPoolExecutor(_STREAMS) as pool:
+            try:
+                for block in blocks:
+                    waiting.append(pool.submit(fill, block))
+                    if len(waiting) > _STREAMS:
+                        self._take(waiting.popleft().result())
+                while waiting:
+                    self._take(waiting.popleft().result())
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _take(self, filled: Filled) -> None:
+        """Book what became of a block."""
+        self.typed_rows += filled.accepted
+        for reject in filled.rejected:
+            self.reject(*reject)
+        if filled.as_text:
+            self.rows(filled.as_text)
+        if filled.gaps:
+            self._gaps(filled.gaps)
+        if filled.as_text or filled.gaps:
+            self._connection.commit()  # not to be idle in a transaction while streams are at work
+
+    @property
+    def takes_blocks(self) -> bool:
+        """Whether the fields can go straight into values."""
+        return self._mapping.direct is not None
 
     # -- keys, and the end ------------------------------------------------------------------------
 

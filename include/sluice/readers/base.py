@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import psycopg
+import xxhash
 
 from sluice import settings
 from sluice.declarations import Source, Table
@@ -77,10 +78,26 @@ class Readiness:
     waiting_for: str
 
 
+class Block(Protocol):
+    """Some whole records of a text, ready for a COPY, and what is needed where the server does not take one."""
+
+    data: bytes
+    first: int  # the position of its first record
+    count: int  # how many records it has
+    suspect: bool  # COPY might take it for other records than these
+
+    @property
+    def records(self) -> list[bytes]: ...
+    def ends(self, kept: list[int] | None) -> dict[int, int]: ...
+    def keep(self, indexes: list[int]) -> bytes: ...
+    def fields(self, index: int) -> list[str | None]: ...
+    def problem(self, index: int) -> tuple[str, str] | None: ...
+
+
 class Sink(Protocol):
     """Where a reader puts the rows of one unit. Call `create` first; again to begin anew.
 
-    Two ways in, which may be mixed; both take rows at the positions that they have in the unit, from 1:
+    Three ways in, which may be mixed; all take rows at the positions that they have in the unit, from 1:
 
     * **text** (`rows`, `copy`): every field as text, judged by the contract afterwards: for any format, and the slower
       way. `rows` takes numbered rows; numbers may have holes, where `reject` was called instead.
@@ -95,6 +112,9 @@ class Sink(Protocol):
 
       `start` is the position of the stream's first row; without one, streams follow each other in the order in which
       they were opened.
+
+    * **blocks** (`blocks`): text in COPY's own formats straight into values, a block of whole records at a time. What
+      the server refuses goes on as text by itself. Only if `takes_blocks`.
 
     A record that can't even become text goes to `reject`, with its bytes. `keys` takes all keys of the source, for a
     key scan, in PostgreSQL's text format.
@@ -113,6 +133,9 @@ class Sink(Protocol):
     def binary(
         self, columns: Sequence[str], *, start: int | None = None
     ) -> AbstractContextManager[Callable[[bytes], None]]: ...
+    @property
+    def takes_blocks(self) -> bool: ...
+    def blocks(self, blocks: Iterable[Block], options: str) -> None: ...
     def reject(self, row_number: int, code: str, reason: str, raw: bytes) -> None: ...
     def keys(self, blocks: Iterable[bytes]) -> int: ...
     def checkpoint(self, progress: dict[str, Any]) -> None: ...
@@ -130,7 +153,7 @@ class Digest:
     """A running hash of everything that passes, and how much it was."""
 
     def __init__(self) -> None:
-        self._hash = hashlib.blake2b(digest_size=16)
+        self._hash = xxhash.xxh3_128()
         self.size = 0
 
     @staticmethod
@@ -151,9 +174,27 @@ class Digest:
             self.add(block)
             yield block
 
+    def reading(self, file: BinaryIO) -> io.BufferedReader:
+        """The file, read once from its beginning."""
+        return io.BufferedReader(_Hashed(self, file), 1 << 18)
+
     def hex(self) -> str:
         """The hash of all that has passed so far."""
         return self._hash.hexdigest()
+
+
+class _Hashed(io.RawIOBase):
+    def __init__(self, digest: Digest, file: BinaryIO) -> None:
+        self._digest, self._file = digest, file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.readinto(buffer)  # type: ignore[attr-defined]
+        self._digest._hash.update(memoryview(buffer)[:count])
+        self._digest.size += count
+        return count
 
 
 def now(source: Source) -> datetime:

@@ -1,95 +1,66 @@
-"""CSV goes to the server's own parser in one stream of bytes.
+"""CSV goes to the server's own parser, in blocks of whole records (`blocks.py`), straight into values.
 
-Only when the server refuses the stream is the file read again record by record, so that one damaged line is one
-rejected row.
+Dialects that the server's parser does not know are read record by record, as text.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import psycopg
 
 from sluice.declarations import Table
 from sluice.declarations.files import Csv
 from sluice.errors import GateRefused
 from sluice.readers.base import Digest, Read, Sink, Unit
+from sluice.readers.formats.blocks import MAX_RECORD, NO_QUOTE, Shape, split
 from sluice.readers.formats.dialect import SERVER_ENCODINGS
 from sluice.readers.postgres import source_fields
 
-_BLOCK = 1 << 18
-_MAX_FIELD = 64 << 20  # bytes
-_NO_QUOTE = "\x01"
-
-
-def _blocks(file: BinaryIO) -> Iterator[bytes]:
-    while block := file.read(_BLOCK):
-        yield block
+BOM = b"\xef\xbb\xbf"
 
 
 def read(table: Table, dialect: Csv, path: Path, unit: Unit, sink: Sink) -> Read:
     """Land the rows of a plain file (`dialect.plain`): at most a header before them, and nothing after."""
-    header = _header(dialect, path, unit) if dialect.header else source_fields(table)
+    with path.open("rb") as file:
+        header = _header(dialect, file, unit) if dialect.header else source_fields(table)
     result, digest = Read(header, empty_is_null=True, header=header), Digest()
     sink.create(header)
     options = _copy_options(dialect)
-    try:
-        if options is None:
-            raise psycopg.DataError
-        with path.open("rb") as file:
-            if file.read(3) != b"\xef\xbb\xbf":
-                file.seek(0)
-            sink.copy(digest.over(_quotable(dialect, _blocks(file))), options)
-    except psycopg.DataError:
-        sink.create(header)  # anew: the server refused the stream as a whole
-        digest = Digest()
-        with path.open("rb") as file:
-            for _ in digest.over(_blocks(file)):
-                pass
-        with path.open("rb") as file:
-            sink.rows(_records(dialect, file, len(header), sink, result))
+    with path.open("rb") as file:
+        hashed = digest.reading(file)
+        if hashed.peek(3)[:3] == BOM:
+            hashed.read(3)
+        if options is None or not sink.takes_blocks:
+            sink.rows(_records(dialect, hashed, len(header), sink))
+        else:
+            if dialect.header:
+                _header(dialect, hashed, unit)
+            sink.blocks(split(Shape(dialect, len(header)), hashed), options)
     result.content_hash, result.bytes_read = digest.hex(), digest.size
     return result
 
 
 def _copy_options(dialect: Csv) -> str | None:
-    """The server's words for the dialect; None if it has none."""
-    characters = (dialect.delimiter, dialect.quote or _NO_QUOTE, dialect.escape or dialect.quote or _NO_QUOTE)
-    if dialect.encoding not in SERVER_ENCODINGS or not all(map(str.isascii, characters)):
+    """The server's words for the dialect; None if it has none, or means something else by it."""
+    characters = (dialect.delimiter, dialect.quote or NO_QUOTE)
+    escapes = dialect.escape is not None and dialect.escape != dialect.quote
+    if dialect.encoding not in SERVER_ENCODINGS or escapes or not all(map(str.isascii, characters)):
         return None
-    header, (delimiter, quote, escape) = dialect.header, (char.replace("'", "''") for char in characters)
+    delimiter, quote = (char.replace("'", "''") for char in characters)
     return (
-        f"format csv, header {str(header).lower()}, encoding '{SERVER_ENCODINGS[dialect.encoding]}', "
-        f"delimiter '{delimiter}', quote '{quote}', escape '{escape}'"
+        f"format csv, encoding '{SERVER_ENCODINGS[dialect.encoding]}', delimiter '{delimiter}', quote '{quote}', "
+        "force_null *, on_error ignore, log_verbosity verbose"
     )
 
 
-def _quotable(dialect: Csv, blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The server has no word for "no quotes", so a character stands for it that must not occur."""
-    for block in blocks:
-        if dialect.quote is None and _NO_QUOTE.encode() in block:
-            raise psycopg.DataError
-        yield block
-
-
-def _parser(dialect: Csv) -> dict[str, Any]:
-    """Python's words for the dialect."""
-    return {
-        "delimiter": dialect.delimiter,
-        "quotechar": dialect.quote,
-        "quoting": csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE,
-        "escapechar": dialect.escape,
-        "doublequote": dialect.escape is None,
-    }
-
-
-def _header(dialect: Csv, path: Path, unit: Unit) -> list[str]:
-    with path.open("rb") as file:
-        first = file.readline(_MAX_FIELD).removeprefix(b"\xef\xbb\xbf").decode(dialect.encoding, errors="replace")
-    header = [name.strip() for name in next(csv.reader([first], **_parser(dialect)), [])]
+def _header(dialect: Csv, file: io.BufferedReader, unit: Unit) -> list[str]:
+    """The names in the first record, which may go over several lines; the file stands behind it then."""
+    shape, raw = Shape(dialect, 0), file.readline(MAX_RECORD).removeprefix(BOM)
+    while dialect.quote and raw.count(shape.quote) % 2 and len(raw) < MAX_RECORD and (more := file.readline()):
+        raw += more
+    header = [(name or "").strip() for name in shape.fields(raw)]
     if not header:
         raise GateRefused(f"{unit.name} is empty, it has not even a header; nothing was closed and nothing published")
     return header
@@ -98,7 +69,7 @@ def _header(dialect: Csv, path: Path, unit: Unit) -> list[str]:
 class _Recorder:
     """Hands out the lines of a file as text and remembers the raw bytes of the record being read."""
 
-    def __init__(self, file: BinaryIO, encoding: str) -> None:
+    def __init__(self, file: io.BufferedReader, encoding: str) -> None:
         self._file, self._encoding, self.raw = file, encoding, b""
 
     def __iter__(self) -> Iterator[str]:
@@ -107,16 +78,12 @@ class _Recorder:
             yield line.replace(b"\0", b"\x1a").decode(self._encoding, errors="surrogateescape")
 
 
-def _records(
-    dialect: Csv, file: BinaryIO, width: int, sink: Sink, result: Read
-) -> Iterator[tuple[int, list[str | None]]]:
+def _records(dialect: Csv, file: io.BufferedReader, width: int, sink: Sink) -> Iterator[tuple[int, list[str | None]]]:
     """The well-formed records of a CSV file; the others go to quarantine, each with its own bytes."""
-    csv.field_size_limit(_MAX_FIELD)
-    if file.read(3) != b"\xef\xbb\xbf":
-        file.seek(0)
+    csv.field_size_limit(MAX_RECORD)
     lines = _Recorder(file, dialect.encoding)
     first = 0 if dialect.header else 1
-    reader, number = csv.reader(iter(lines), strict=True, **_parser(dialect)), first - 1
+    reader, number = csv.reader(iter(lines), strict=True, **Shape(dialect, width).parser()), first - 1
     while True:
         number += 1
         lines.raw = b""
@@ -138,7 +105,6 @@ def _records(
             continue
         if problem:
             sink.reject(number, *problem, lines.raw)
-            result.rejects += 1
         else:
             yield number, list(record)
 

@@ -1,0 +1,138 @@
+"""One block of text into one COPY, and what is done about the records that COPY does not take.
+
+A value that is none of its type is left out by the server, which names the line. A record of another shape makes the
+server refuse the block; then each of its records is looked at, and the good ones go again. Whatever is left out either
+goes on as text, to be judged by the same rules as all text, or never was a row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import psycopg
+from psycopg import sql
+
+from sluice.loading.contract import WORDS
+from sluice.readers.base import Block
+
+_WORDS = tuple(word.encode() for word in WORDS)
+_TIME = re.compile(r"[\w\s:.,+/()-]{1,64}")  # what a time can be written with: `now`, `tomorrow 10:00 UTC`
+
+
+@dataclass
+class Filled:
+    """What became of a block."""
+
+    accepted: int = 0
+    as_text: list[tuple[int, Sequence[str | None]]] = field(default_factory=list)
+    rejected: list[tuple[int, str, str, bytes]] = field(default_factory=list)
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+
+
+class _Stream(Protocol):
+    def number_from(self, first: int) -> None: ...
+    def fill(self, statement: sql.Composable, data: bytes) -> tuple[int, list[int]]: ...
+    def numbers_since(self, first: int) -> int: ...
+    def take_back(self, first: int, count: int) -> None: ...
+
+
+class Filling:
+    """The work on one block."""
+
+    def __init__(self, stream: _Stream, statement: sql.Composable, block: Block, *, moving: bool) -> None:
+        self._stream, self._statement, self._block = stream, statement, block
+        self._aside = has_words(block.data) if moving else False
+        self._aside |= b"\\." in block.data  # a line that ends the data for PostgreSQL 17
+        self._done = Filled()
+
+    def run(self) -> Filled:
+        """Fill, and say what became of each record. Raises for what is about no record: a lost connection, a full
+        disk."""
+        block, done = self._block, self._done
+        aside = self._odd_ones() if self._aside else []
+        problems: dict[int, tuple[str, str]] = {}
+        try:
+            if block.suspect:
+                raise psycopg.DataError
+            left_out = self._copy(aside, problems)
+        except psycopg.DataError:
+            problems = self._problems(range(block.count))
+            try:
+                left_out = self._copy(aside, problems)
+            except psycopg.DataError:  # whatever it is, text will take it
+                left_out = [index for index in range(block.count) if index not in problems]
+        # a value may have been refused before the server saw that the record has too few fields
+        problems |= self._problems(left_out)
+        done.rejected = [(block.first + index, *problem, block.records[index]) for index, problem in problems.items()]
+        done.as_text = [(block.first + index, block.fields(index)) for index in left_out if index not in problems]
+        return done
+
+    def _problems(self, indexes: Iterable[int]) -> dict[int, tuple[str, str]]:
+        """Those of the records that can't be rows."""
+        found = ((index, self._block.problem(index)) for index in indexes)
+        return {index: problem for index, problem in found if problem}
+
+    def _copy(self, aside: list[int], problems: dict[int, tuple[str, str]]) -> list[int]:
+        """COPY all records but these; the indexes of `aside` and of those that the server left out."""
+        block = self._block
+        out = {*aside, *problems}
+        kept = [index for index in range(block.count) if index not in out] if out or block.suspect else None
+        sent = block.count if kept is None else len(kept)
+        self._stream.number_from(block.first)
+        accepted, lines = self._stream.fill(self._statement, block.data if kept is None else block.keep(kept))
+        refused = []
+        if lines or accepted != sent:
+            ends = block.ends(kept)
+            refused = [ends[line] for line in lines if line in ends]
+        numbered = self._stream.numbers_since(block.first) if refused and accepted else accepted
+        if accepted + len(refused) != sent or numbered not in (accepted, sent):
+            # the server says it in words that nobody here understands: all of it goes as text
+            self._stream.take_back(block.first, block.count)
+            return [index for index in range(block.count) if index not in problems]
+        self._done.accepted = accepted
+        # PostgreSQL 18 gives a row that it leaves out a number too, 17 does not
+        self._done.gaps = gaps(block, sorted(out.union(refused if numbered == accepted else [])))
+        return sorted({*aside, *refused})
+
+    def _odd_ones(self) -> list[int]:
+        """Records that COPY would take for something else: with words for times, or a mark for the end of the data."""
+        records = self._block.records
+        return [
+            index
+            for index, raw in enumerate(records)
+            if raw.rstrip(b"\r\n") == b"\\." or (has_words(raw) and _says_a_time(self._block.fields(index)))
+        ]
+
+
+def gaps(block: Block, left_out: list[int]) -> list[tuple[int, int]]:
+    """From which number on the rows that were accepted are how much further on in the file."""
+    if not left_out:
+        return []
+    shifts: dict[int, int] = {}
+    for before, index in enumerate(left_out):
+        shifts[block.first + index - before] = before + 1
+    shifts[block.first + block.count] = 0
+    return list(shifts.items())
+
+
+def has_words(data: bytes) -> bool:
+    """Whether a word for a time stands anywhere in the data as a word of its own."""
+    low = data.lower()
+    return any(_stands(low, word) for word in _WORDS)
+
+
+def _stands(low: bytes, word: bytes) -> bool:
+    at = low.find(word)
+    while at >= 0:
+        end = at + len(word)
+        if not low[at - 1 : at].isalpha() and not low[end : end + 1].isalpha():
+            return True
+        at = low.find(word, end)
+    return False
+
+
+def _says_a_time(fields: Sequence[str | None]) -> bool:
+    return any(text and _TIME.fullmatch(text) and has_words(text.encode()) for text in fields)
