@@ -45,6 +45,7 @@ class Filling:
     def __init__(self, stream: _Stream, statement: sql.Composable, block: Block, *, moving: bool) -> None:
         self._stream, self._statement, self._block = stream, statement, block
         self._aside = has_words(block.data) if moving else False
+        self._aside |= block.unsayable is not None and block.unsayable in block.data
         self._aside |= b"\\." in block.data  # a line that ends the data for PostgreSQL 17
         self._done = Filled()
 
@@ -103,7 +104,9 @@ class Filling:
         return [
             index
             for index, raw in enumerate(records)
-            if raw.rstrip(b"\r\n") == b"\\." or (has_words(raw) and _says_a_time(self._block.fields(index)))
+            if raw.rstrip(b"\r\n") == b"\\."
+            or (self._block.unsayable is not None and self._block.unsayable in raw)
+            or (has_words(raw) and _says_a_time(self._block.fields(index)))
         ]
 
 

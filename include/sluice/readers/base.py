@@ -87,6 +87,8 @@ class Block(Protocol):
     suspect: bool  # COPY might take it for other records than these
 
     @property
+    def unsayable(self) -> bytes | None: ...  # what COPY would take for something else
+    @property
     def records(self) -> list[bytes]: ...
     def ends(self, kept: list[int] | None) -> dict[int, int]: ...
     def keep(self, indexes: list[int]) -> bytes: ...
@@ -161,7 +163,7 @@ class Digest:
         """One hash for all parts, in their order."""
         if len(parts) == 1:
             return parts[0].hex()
-        return hashlib.blake2b("".join(part.hex() for part in parts).encode(), digest_size=16).hexdigest()
+        return xxhash.xxh3_128_hexdigest("".join(part.hex() for part in parts))
 
     def add(self, block: bytes) -> None:
         """One more block has passed."""

@@ -72,11 +72,12 @@ class Shape:
         except UnicodeDecodeError as error:
             return "ENCODING", f"bytes that are not {self.dialect.encoding} at offset {error.start} of the record"
         line = raw.rstrip(b"\r\n")
-        if self.quote in line and not (self.dialect.quote and self.well_formed.fullmatch(line)):
+        quoted = self.dialect.quote is not None and self.quote in line
+        if quoted and not self.well_formed.fullmatch(line):
             return "CSV", "a quote that neither begins nor ends a field"
-        if b"\r" in line and self.quote not in line:
+        if b"\r" in line and not quoted:
             return "CSV", "a line break of another kind than the others"
-        found = len(self.fields(raw)) if self.quote in line else line.count(self.dialect.delimiter.encode()) + 1
+        found = len(self.fields(raw)) if quoted else line.count(self.dialect.delimiter.encode()) + 1
         return None if found == self.width else ("FIELD_COUNT", f"{found} fields where the header has {self.width}")
 
 
@@ -89,6 +90,11 @@ class Block:
     first: int
     count: int
     suspect: bool = False  # read record by record, since its quotes are not all where they belong
+
+    @property
+    def unsayable(self) -> bytes | None:
+        """What COPY would take for something else, wherever it stands."""
+        return self.shape.quote if self.shape.dialect.quote is None else None
 
     @cached_property
     def records(self) -> list[bytes]:
@@ -149,6 +155,8 @@ def split(shape: Shape, file: BinaryIO, *, first: int = 1) -> Iterator[Block]:
 def _cut(shape: Shape, data: bytes) -> int:
     """Behind the last line break before which quotes come in pairs; 0 if there is none."""
     end = data.rfind(b"\n") + 1
+    if shape.dialect.quote is None:
+        return end
     odd = data.count(shape.quote, 0, end) % 2
     while end and odd:
         before = data.rfind(b"\n", 0, end - 1) + 1
@@ -161,10 +169,10 @@ def _block(shape: Shape, data: bytes, cut: int, first: int, file: BinaryIO) -> t
     """The block up to `cut` and what comes after it; or, where quotes are not what they seem, up to where a record
     ends."""
     body = data[:cut]
-    if cut and shape.quote not in body:
+    if cut and (shape.dialect.quote is None or shape.quote not in body):
         body = _without_blank(body)
         return Block(shape, body, first, body.count(b"\n")), data[cut:]
-    if cut and shape.dialect.quote and shape.well_formed.fullmatch(body):
+    if cut and shape.well_formed.fullmatch(body):
         inside = sum(part.count(b"\n") for part in body.split(shape.quote)[1::2])
         if not _has_blank(body):
             return Block(shape, body, first, body.count(b"\n") - inside), data[cut:]
