@@ -61,6 +61,9 @@ class Filling:
             left_out = self._copy(aside, problems)
         except psycopg.DataError:
             problems = self._problems(range(block.count))
+            # the server takes a carriage return for the end of a record, even where lines end otherwise
+            returns = (index for index, raw in enumerate(block.records) if b"\r" in raw.rstrip(b"\r\n"))
+            aside = sorted({*aside, *returns}.difference(problems))
             try:
                 left_out = self._copy(aside, problems)
             except psycopg.DataError:  # whatever it is, text will take it

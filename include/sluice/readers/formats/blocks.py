@@ -61,6 +61,8 @@ class Shape:
     def fields(self, raw: bytes) -> list[str | None]:
         """The fields of one whole record."""
         text = raw.decode(self.dialect.encoding, errors="replace").rstrip("\r\n")
+        if self.dialect.quote is None or self.dialect.quote not in text:
+            return list(text.split(self.dialect.delimiter)) if text else []
         return list(next(csv.reader([text + "\n"] if "\n" not in text else io.StringIO(text), **self.parser()), []))
 
     def problem(self, raw: bytes) -> Problem | None:
@@ -75,9 +77,10 @@ class Shape:
         quoted = self.dialect.quote is not None and self.quote in line
         if quoted and not self.well_formed.fullmatch(line):
             return "CSV", "a quote that neither begins nor ends a field"
-        if b"\r" in line and not quoted:
-            return "CSV", "a line break of another kind than the others"
-        found = len(self.fields(raw)) if quoted else line.count(self.dialect.delimiter.encode()) + 1
+        try:
+            found = len(self.fields(raw))
+        except csv.Error as error:
+            return "CSV", str(error)
         return None if found == self.width else ("FIELD_COUNT", f"{found} fields where the header has {self.width}")
 
 
