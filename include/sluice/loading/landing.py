@@ -258,10 +258,6 @@ class Landing:
         columns = self._mapping.direct
         assert columns is not None
         free: SimpleQueue[Stream] = SimpleQueue()
-        for _ in range(_STREAMS):
-            self._streams.append(stream := Stream(self._batch_id, next(self._numbers)))
-            stream.skip_bad_values()
-            free.put(stream)
         moving = any(kind in TEMPORAL for kind in self._mapping.landed.values())
 
         def fill(block: Block) -> Filled:
@@ -274,7 +270,11 @@ class Landing:
         waiting: deque[Future[Filled]] = deque()
         with ThreadPoolExecutor(_STREAMS) as pool:
             try:
-                for block in blocks:
+                for number, block in enumerate(blocks):
+                    if number < _STREAMS:  # a small file needs one
+                        self._streams.append(stream := Stream(self._batch_id, next(self._numbers)))
+                        stream.skip_bad_values()
+                        free.put(stream)
                     waiting.append(pool.submit(fill, block))
                     if len(waiting) > _STREAMS:
                         self._take(waiting.popleft().result())
