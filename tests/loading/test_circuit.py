@@ -11,6 +11,7 @@ from sluice import warehouse
 from sluice.declarations import Source, Table, load_file
 from sluice.errors import CircuitOpen, SourceRefused, SourceUnavailable
 from sluice.loading import circuit, ready
+from sluice.readers import Readiness
 from tests.loading.conftest import World
 from tests.loading.server import Server, serving
 
@@ -128,6 +129,13 @@ def test_a_sensor_that_finds_the_server_alive_lets_the_next_reading_try(world: W
     assert ready(*declared(world)).ready, "it answers, if only with an error"
     api.answer = lambda request: UP
     assert world.load("one")[0].rows_applied == 1
+
+
+def test_a_warehouse_that_is_down_is_one_more_thing_to_wait_for(
+    world: World, api: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLUICE_WAREHOUSE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    assert ready(*declared(world)) == Readiness(False, "the warehouse, which does not answer")
 
 
 def test_only_one_of_many_tasks_is_the_try_that_is_due(world: World, api: Server) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from sluice.declarations import DeclarationError, load_file
 from sluice.errors import GateRefused, SluiceError, SourceUnavailable
@@ -440,3 +441,23 @@ def test_mode_full_of_a_table_that_travels_as_values_is_diffed_like_any_other(
     orders.execute("delete from orders where id = 2")
     (published,) = world.load("orders")
     assert (published.rows_applied, published.rows_unchanged, published.rows_deleted) == (1, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "declared"),
+    [
+        ("real", "double precision"),  # 0.1 would be another number
+        ("bigint", "integer"),
+        ("bigint", "double precision"),
+        ("date", "timestamptz"),
+        ("json", "jsonb"),
+        ("text", "bigint"),
+        ("bytea", "uuid"),
+    ],
+)
+def test_a_cast_that_could_change_or_refuse_a_value_is_not_left_to_the_source(
+    source: psycopg.Connection, kind: str, declared: str
+) -> None:
+    relation = sql.SQL("(select null::{} as it) as one").format(sql.SQL(kind))
+    assert wire.values(source, relation, {"it": "it"}, {"it": declared}) is None
+    assert wire.values(source, relation, {"it": "it"}, {"it": "text"}) is not None

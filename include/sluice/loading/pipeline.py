@@ -54,13 +54,15 @@ class RunContext:
 def ready(source: Source, table: Table) -> Readiness:
     """Whether there is something complete to read, and the source answers. A dead source is one more thing to wait
     for; it is asked as rarely here as anywhere."""
-    with warehouse.connect() as connection:
-        try:
+    try:
+        with warehouse.connect() as connection:
             with circuit.watched(connection, source, table):
                 found = reader_of(table).ready(source, table)
-        except SourceUnavailable as error:
-            return Readiness(False, str(error))
-        circuit.answered(connection, table)
+            circuit.answered(connection, table)
+    except SourceUnavailable as error:
+        return Readiness(False, str(error))
+    except psycopg.OperationalError:
+        return Readiness(False, "the warehouse, which does not answer")
     return found
 
 
