@@ -19,6 +19,7 @@ class Request:
     """What the server was asked."""
 
     method: str
+    raw: str  # path and query as they came
     path: str
     query: dict[str, str]
     headers: dict[str, str]
@@ -54,6 +55,7 @@ def serving() -> Iterator[Server]:
             length = int(self.headers.get("content-length") or 0)
             request = Request(
                 self.command,
+                self.path,
                 parts.path,
                 dict(parse_qsl(parts.query)),
                 {name.lower(): value for name, value in self.headers.items()},

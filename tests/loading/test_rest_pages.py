@@ -136,7 +136,7 @@ def link_header(request: Request) -> Answer:
 
 def next_url(request: Request) -> Answer:
     items, end = window(request)
-    return 200, {}, {"items": items, "next": f"?cursor={end}&keep=1" if end < len(ROWS) else None}
+    return 200, {}, {"items": items, "next": f"?cursor={end}&keep=a%2fb+c~" if end < len(ROWS) else None}
 
 
 def absolute_next_url(request: Request) -> Answer:
@@ -189,6 +189,8 @@ def test_every_kind_of_page_is_read_to_the_last_row_and_not_asked_beyond(
     landed, _ = read(api, rest)
     assert landed == [(n, row["code"], str(row["rate"]), None) for n, row in enumerate(ROWS, start=1)]
     assert len(api.asked) == requests
+    if answer is next_url:
+        assert api.asked[-1].raw.endswith("&keep=a%2fb+c~"), "a URL of the server's is sent as it came"
 
 
 @pytest.mark.parametrize(

@@ -164,8 +164,8 @@ class Session:
 
     def _ask(self, url: httpx.URL, params: dict[str, str]) -> tuple[int, Answer]:
         """One request, its body read up to the limit."""
-        merged = url.copy_merge_params(params)
-        with self._client.stream("GET", merged) as response:
+        # a URL that the server gave may be signed: it is sent as it came
+        with self._client.stream("GET", url.copy_merge_params(params) if params else url) as response:
             blocks, size = [], 0
             for block in response.iter_bytes():
                 size += len(block)
