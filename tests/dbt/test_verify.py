@@ -116,6 +116,33 @@ def test_H1_rows_changed_deleted_and_added_by_hand_are_found_and_named_though_a_
     assert left_behind(built) == []
 
 
+def test_retired_rows_and_slices_whose_period_is_closed_are_left_out_and_said(built: Small) -> None:
+    built.warehouse.execute(
+        "create table if not exists ops.retired_key (relation text, key text, seq bigint, retired_at timestamptz)"
+    )
+    built.warehouse.execute(
+        "create table if not exists ops.period_correction (relation text, key text, decision text, period date,"
+        " rows bigint, run_id text)"
+    )
+    built.warehouse.execute(
+        "insert into marts.dim_customer (customer_key, customer_id, valid_from, valid_to, is_inferred)"
+        " values (md5('gone')::uuid, 55, '2026-01-01', '2026-01-01', false)"
+    )
+    built.warehouse.execute(
+        "insert into ops.retired_key (relation, key, seq) values ('marts.dim_customer', md5('gone')::uuid::text, 1)"
+    )
+    built.warehouse.execute("update marts.fct_order set amount = 7 where order_id = 3")
+    built.warehouse.execute(
+        "insert into ops.period_correction (relation, key, decision, period, rows, run_id)"
+        " values ('marts.fct_order', '[3]', 'waits', '2026-01-01', 1, 'r')"
+    )
+    verdict = verify("v", NOW)
+    assert verdict.passed, [str(check) for check in verdict.blocking]
+    (fact,) = (check for check in verdict.checks if check.object == "marts.fct_order")
+    assert "1 slices are left out" in (fact.message or "")
+    assert (fact.observed or "").startswith("28 rows")
+
+
 def test_what_the_models_have_not_read_yet_is_not_compared_and_no_pass(built: Small) -> None:
     built.publish("orders", [order(20, 500, 1)])
     verdict = verify("v", NOW)

@@ -88,14 +88,35 @@ class Differences:
     shown: list[Difference]
 
 
+@dataclass(frozen=True)
+class Without:
+    """Rows that are left out: those whose `columns`, as a JSON array of their texts, are among `values`."""
+
+    columns: tuple[str, ...]
+    values: list[str]
+
+    def condition(self) -> sql.Composable:
+        """True for the rows that are kept."""
+        names = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(name)) for name in self.columns)
+        return sql.SQL("jsonb_build_array({})::text <> all({}::text[])").format(names, sql.Literal(self.values))
+
+
 class Side:
     """One relation as one session sees it. The columns and the key are those of the rebuild, on both sides."""
 
     def __init__(
-        self, connection: psycopg.Connection, relation: str, columns: dict[str, str], key: Sequence[str]
+        self,
+        connection: psycopg.Connection,
+        relation: str,
+        columns: dict[str, str],
+        key: Sequence[str],
+        without: Sequence[Without] = (),
     ) -> None:
         self.connection = connection
-        self.relation = sql.Identifier(*relation.split("."))
+        self.relation: sql.Composable = sql.Identifier(*relation.split("."))
+        if without:
+            kept = sql.SQL(" and ").join(each.condition() for each in without)
+            self.relation = sql.SQL("(select * from {} where {}) as kept").format(self.relation, kept)
         self.names = list(columns)
         self.key_names = [name for name in key if name in columns] or self.names
         self._row = _hash(self.names, columns)
@@ -125,8 +146,8 @@ class Side:
         pairs = list(wanted)
         rows = self.connection.execute(
             sql.SQL(
-                "select {key}, jsonb_build_array({names})::text, to_jsonb(found)::text from {relation} as found"
-                " where {key} = any(%s) and {row} = any(%s)"
+                "select {key}, jsonb_build_array({names})::text, to_jsonb(found)::text"
+                " from (select * from {relation}) as found where {key} = any(%s) and {row} = any(%s)"
             ).format(
                 key=self._key,
                 row=self._row,

@@ -21,6 +21,8 @@ class Node:
     identifier: str
     materialized: str
     key: tuple[str, ...]
+    grain: tuple[str, ...]  # what makes a row one row
+    slice: tuple[str, ...]  # what is recomputed as a whole
     personal: frozenset[str]
     log: tuple[str, str] | None
 
@@ -60,10 +62,8 @@ def read_nodes(manifest: Path, declared_personal: frozenset[str]) -> list[Node]:
 
 def _node(node: dict[str, Any], sources: dict[str, Any], declared_personal: frozenset[str]) -> Node:
     config = node["config"]
-    key = config.get("unique_key") or []
-    key = [key] if isinstance(key, str) else key
-    if node["resource_type"] == "snapshot":
-        key = [*key, "dbt_valid_from"]
+    is_snapshot = node["resource_type"] == "snapshot"
+    unique = _names(config.get("unique_key"))
     marked = {name for name, column in node["columns"].items() if _meta(column).get("personal")}
     given = [sources[name] for name in node["depends_on"]["nodes"] if name in sources]
     is_log = config["materialized"] == "view" and given
@@ -71,11 +71,17 @@ def _node(node: dict[str, Any], sources: dict[str, Any], declared_personal: froz
         node["name"],
         node["schema"].removeprefix(f"{PREFIX}_"),
         node["alias"],
-        "snapshot" if node["resource_type"] == "snapshot" else config["materialized"],
-        tuple(key),
+        "snapshot" if is_snapshot else config["materialized"],
+        (*unique, "dbt_valid_from") if is_snapshot else unique,
+        ("dbt_scd_id",) if is_snapshot else unique,
+        unique if is_snapshot else _names(config.get("recompute_by")) or unique,
         declared_personal | marked,
         (given[0]["source_name"], given[0]["name"]) if is_log else None,
     )
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value or ())
 
 
 def _meta(column: dict[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,10 @@ def _remove(connection: psycopg.Connection) -> None:
     schemas = connection.execute("select nspname from pg_namespace where nspname like %s", [_OURS]).fetchall()
     for (schema,) in schemas:
         connection.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))
-    for table in ("model_watermark", "model_run", "change"):
+    for (table,) in connection.execute(
+        "select relname from pg_attribute inner join pg_class on pg_class.oid = attrelid"
+        " where relnamespace = 'ops'::regnamespace and relkind = 'r' and attname = 'relation'"
+    ).fetchall():
         connection.execute(
             sql.SQL("delete from {} where relation like %s").format(sql.Identifier("ops", table)), [_OURS]
         )
