@@ -7,10 +7,13 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import psycopg
 import pytest
+
+from sluice.ledger import migrate
 
 ROOT = Path(__file__).resolve().parents[2]
 _LOG = (
@@ -36,8 +39,13 @@ class Small:
 
     def __init__(self, folder: Path, warehouse: psycopg.Connection) -> None:
         self.folder, self.warehouse = folder, warehouse
-        warehouse.execute(f"create table staging.shop__customers (id bigint, name text, phone text, {_LOG})")
-        warehouse.execute(
+        self.manifests: dict[str, Any] = {}  # prefix → the parsed project, where it does not change
+        self.create_logs()
+
+    def create_logs(self) -> None:
+        """The two logs, empty."""
+        self.warehouse.execute(f"create table staging.shop__customers (id bigint, name text, phone text, {_LOG})")
+        self.warehouse.execute(
             f"create table staging.shop__orders (order_id bigint, customer_id bigint, amount numeric(12,2),"
             f" ordered_at timestamptz, {_LOG})"
         )
@@ -78,9 +86,10 @@ class Small:
             if event.info.level in ("warn", "error"):  # type: ignore[attr-defined]
                 messages.append(str(event.info.msg))  # type: ignore[attr-defined]
 
-        outcome = dbtRunner(callbacks=[hear]).invoke(
-            [*arguments, "--project-dir", str(self.folder), "--profiles-dir", str(ROOT / "dbt_project"), "--quiet"]
-        )
+        options = ["--project-dir", str(self.folder), "--profiles-dir", str(ROOT / "dbt_project"), "--quiet"]
+        if prefix in self.manifests:
+            options += ["--no-write-json", "--log-level-file=none", "--no-version-check"]
+        outcome = dbtRunner(manifest=self.manifests.get(prefix), callbacks=[hear]).invoke([*arguments, *options])
         if outcome.exception:
             messages.append(str(outcome.exception))
         for result in getattr(outcome.result, "results", None) or []:
@@ -106,23 +115,61 @@ class Small:
         )
 
 
+def _environment(warehouse_url: str) -> dict[str, str]:
+    parts = urlsplit(warehouse_url)
+    return {
+        "SLUICE_DBT_HOST": parts.hostname or "",
+        "SLUICE_DBT_PORT": str(parts.port),
+        "SLUICE_DBT_USER": unquote(parts.username or ""),
+        "SLUICE_DBT_PASSWORD": unquote(parts.password or ""),
+        "SLUICE_DBT_DATABASE": parts.path.lstrip("/"),
+        "SLUICE_MACROS": str(ROOT / "dbt_project" / "macros"),
+        "SLUICE_SCHEMA_PREFIX": "",
+        "SLUICE_RUN_ID": "test",
+        "DO_NOT_TRACK": "1",
+    }
+
+
 @pytest.fixture
 def small(
     tmp_path: Path, warehouse: psycopg.Connection, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Small]:
+    """The project in a folder and a warehouse of its own; a test may change both."""
     folder = tmp_path / "project"
     shutil.copytree(Path(__file__).parent / "project", folder)
-    parts = urlsplit(warehouse_url)
-    for name, value in {
-        "HOST": parts.hostname or "",
-        "PORT": str(parts.port),
-        "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
-        "DATABASE": parts.path.lstrip("/"),
-    }.items():
-        monkeypatch.setenv(f"SLUICE_DBT_{name}", value)
-    monkeypatch.setenv("SLUICE_MACROS", str(ROOT / "dbt_project" / "macros"))
-    monkeypatch.setenv("SLUICE_SCHEMA_PREFIX", "")
-    monkeypatch.setenv("SLUICE_RUN_ID", "test")
-    monkeypatch.setenv("DO_NOT_TRACK", "1")
+    for name, value in _environment(warehouse_url).items():
+        monkeypatch.setenv(name, value)
     return Small(folder, warehouse)
+
+
+@pytest.fixture(scope="module")
+def _shared(postgres: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Small, str]]:
+    url = postgres.database()
+    migrate(url)
+    folder = tmp_path_factory.mktemp("shared") / "project"
+    shutil.copytree(Path(__file__).parent / "project", folder)
+    with psycopg.connect(url, autocommit=True) as warehouse, pytest.MonkeyPatch.context() as patch:
+        for name, value in _environment(url).items():
+            patch.setenv(name, value)
+        made = Small(folder, warehouse)
+        for prefix in ("", "clean"):
+            os.environ["SLUICE_SCHEMA_PREFIX"] = prefix
+            from dbt.cli.main import dbtRunner
+
+            options = ["--project-dir", str(folder), "--profiles-dir", str(ROOT / "dbt_project"), "--quiet"]
+            made.manifests[prefix] = dbtRunner().invoke(["parse", *options]).result
+        yield made, url
+    postgres.drop(url)
+
+
+@pytest.fixture
+def shared(_shared: tuple[Small, str], monkeypatch: pytest.MonkeyPatch) -> Small:
+    """The project as it stands, parsed once, over an empty warehouse: a run takes a fraction of the time."""
+    made, url = _shared
+    for name, value in {**_environment(url), "SLUICE_WAREHOUSE_URL": url}.items():
+        monkeypatch.setenv(name, value)
+    for schema in ("ops", "landing", *(f"{p}{s}" for p in ("", "clean_") for s in ("staging", "snapshots", "marts"))):
+        made.warehouse.execute(f"drop schema if exists {schema} cascade")
+    migrate(url)
+    made.create_logs()
+    return made

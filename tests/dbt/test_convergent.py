@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 
 import psycopg
@@ -24,48 +23,6 @@ def facts(small: Small) -> list[tuple]:
         "select order_id, name, is_inferred from marts.fct_order inner join marts.dim_customer using (customer_key) "
         "order by 1"
     )
-
-
-def test_case_15_S9_an_early_fact_gets_an_inferred_member_that_keeps_its_key(small: Small) -> None:
-    small.publish("orders", [order(2, 1, 7)])
-    small.build()
-    assert facts(small) == [(1, None, True)]
-    before = small.query("select customer_key from marts.fct_order")
-    small.publish("customers", [customer(4, 7, "late")])
-    small.build()
-    assert facts(small) == [(1, "late", False)]
-    assert small.query("select customer_key from marts.fct_order") == before
-
-
-def test_case_1_33_a_late_dimension_version_moves_the_facts_in_its_interval(small: Small) -> None:
-    small.publish("customers", [customer(1, 1, "a"), customer(20, 1, "c")])
-    small.publish("orders", [order(5, 1, 1), order(15, 2, 1), order(25, 3, 1)])
-    small.build()
-    small.publish("customers", [customer(10, 1, "b")])
-    small.build()
-    assert facts(small) == [(1, "a", False), (2, "b", False), (3, "c", False)]
-    assert small.query(
-        "select rows_inserted, rows_deleted from ops.model_run where model = 'fct_order' order by model_run_id desc "
-        "limit 1"
-    ) == [(1, 1)], "only the fact that moved was written"
-
-
-def test_case_17_the_boundary_belongs_to_the_later_version(small: Small) -> None:
-    small.publish("customers", [customer(1, 1, "a"), customer(5, 1, "b")])
-    small.publish("orders", [order(5, 1, 1)])
-    small.build()
-    assert facts(small) == [(1, "b", False)]
-
-
-def test_case_28_a_row_that_vanished_at_the_source_vanishes_from_the_fact(small: Small) -> None:
-    first = small.publish("orders", [order(2, 1, 1), order(2, 2, 1)])
-    small.build()
-    small.publish("orders", [order(2, 1, 1)], supersedes=first)
-    small.build()
-    assert [row[0] for row in facts(small)] == [1]
-    small.publish("orders", [("delete", "2026-01-09", 1, None, None, None)])
-    small.build()
-    assert facts(small) == []
 
 
 def test_a_failed_test_rolls_back_and_names_test_and_key(small: Small) -> None:
@@ -144,39 +101,6 @@ def test_INV4_a_reader_in_a_loop_never_sees_half_of_a_run(small: Small, warehous
     thread.join()
     assert seen <= {(49, 49), (49, 98)}, seen
     assert (49, 98) in seen
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_runs_after_any_history_equal_a_build_from_nothing(small: Small, seed: int) -> None:
-    """Late, corrected, deleted, returned, moved and superseded rows in random batches; then everything in other
-    schemas."""
-    draw = random.Random(seed)
-    batches: list[tuple[str, int]] = []
-    for _ in range(5):
-        for _ in range(draw.randint(1, 4)):
-            table = draw.choice(["customers", "orders"])
-            rows: list[tuple] = []
-            for _ in range(draw.randint(1, 6)):
-                day, key = draw.randint(1, 28), draw.randint(1, 6)
-                if draw.random() < 0.2:
-                    width = 2 if table == "customers" else 3
-                    rows.append(("delete", f"2026-01-{day:02}", key, *[None] * width))
-                elif table == "customers":
-                    rows.append(customer(day, key, draw.choice("abc")))
-                else:
-                    rows.append(order(day, key, draw.randint(1, 6), draw.randint(0, 9), ordered=draw.randint(1, 28)))
-            old = [batch for name, batch in batches if name == table]
-            supersedes = draw.choice(old) if old and draw.random() < 0.3 else None
-            if supersedes:
-                batches.remove((table, supersedes))
-            batches.append((table, small.publish(table, rows, supersedes=supersedes)))
-        small.build()
-    small.build(prefix="clean")
-    for schema, table in (("snapshots", "snap_shop__customers"), ("marts", "dim_customer"), ("marts", "fct_order")):
-        one, two = f"{schema}.{table}", f"clean_{schema}.{table}"
-        assert (
-            small.query(f"(table {one} except all table {two}) union all (table {two} except all table {one})") == []
-        ), table
 
 
 def edit(small: Small, path: str, old: str, new: str) -> None:

@@ -51,12 +51,14 @@
 
         select * from {{ current_rows(ref('stg_shop__orders'), 'order_id') }}
 
+    Of what is said of one instant with one number, presence counts more than absence, and then content decides.
+
     An anti-join and not `distinct on`: as fast for a whole log, and a filter on any column, not only on the key, reaches
     the log's indexes. Batch and row number come last, so that the same version read twice is one row.
 -#}
 {% macro current_rows(relation, key) -%}
     {%- set keys = [key] if key is string else key -%}
-    {%- set order = ['_effective_at', '_sequence', '_row_hash', '_batch_id', '_row_number'] -%}
+    {%- set order = ['_effective_at', '_sequence', '_op', '_row_hash', '_batch_id', '_row_number'] -%}
     (
         select latest.*
         from (select * from {{ relation }}) as latest

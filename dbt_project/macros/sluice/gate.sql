@@ -13,6 +13,7 @@
         {%- if test.test_metadata -%}
             {%- set rows = target -%}
             {%- if test.test_metadata.name in by_row -%}{%- set rows = 'sluice_come' -%}{%- endif -%}
+            {%- set rows = audited_rows(test, target) or rows -%}
             {%- if test.config.where -%}{%- set rows = '(select * from ' ~ rows ~ ' where ' ~ test.config.where ~ ') as tested' -%}{%- endif -%}
             {%- set result = sluice_run_test(test, rows) -%}
             {%- set blocking = (test.config.severity | lower) == 'error' -%}

@@ -45,9 +45,10 @@
 {#-
     The chain of versions of every key in `sql` (a staging model: all versions of a table, with the log's columns).
 
-    Cases of docs/reference/scd2-cases.md: one version per instant, decided by source order and content (3, 5); equal
+    Cases of docs/reference/scd2-cases.md: one version per instant, decided by source order, presence
+    before absence, and content (3, 5); equal
     neighbours are one version (26); half open (17); type 1 columns show the latest value in every version (14); a
-    tombstone closes, a return opens (8, 9); the first version begins when history begins (16).
+    tombstone closes once, whatever values it carries, a return opens (8, 9); the first version begins when history begins (16).
 -#}
 {% macro sluice_chain(sql, key, columns, check_cols, hard_deletes, history_begins) %}
     {%- set attributes = columns | reject('equalto', key) | list -%}
@@ -63,7 +64,7 @@
         {% if hard_deletes == 'ignore' -%}
         where _op is distinct from 'delete'
         {% endif -%}
-        order by {{ key }}, _effective_at, _sequence desc, _row_hash desc
+        order by {{ key }}, _effective_at, _sequence desc, _op desc, _row_hash desc
 
     ),
 
@@ -80,7 +81,7 @@
             {%- endfor %}
             _op = 'delete' as _is_deleted,
             _effective_at,
-            row_number() over chain = 1 as _is_first,
+            coalesce(lag(_op) over chain, 'delete') = 'delete' as _was_gone,
             row(_op = 'delete' {%- for name in opening %}, {{ name }}{% endfor %}) is distinct from
             lag(row(_op = 'delete' {%- for name in opening %}, {{ name }}{% endfor %})) over chain as _opens
         from instants
@@ -95,7 +96,7 @@
             lead(_effective_at, 1, 'infinity'::timestamptz) over opened as _closes_at,
             row_number() over opened = 1 as _is_first_version
         from compared
-        where _opens and not (_is_first and _is_deleted)
+        where _opens and not (_is_deleted and _was_gone)
         window opened as (partition by {{ key }} order by _effective_at)
 
     ),

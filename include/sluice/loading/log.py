@@ -66,6 +66,6 @@ def state_before(table: Table, *, inclusive: bool) -> sql.Composable:
         from {log} as log
         where log._effective_at {operator} %(instant)s
             and not exists (select from ops.batch where batch_id = log._batch_id and superseded_seq is not null)
-        order by {key}, _effective_at desc, _sequence desc, _row_hash desc
+        order by {key}, _effective_at desc, _sequence desc, _op desc, _row_hash desc
         """
     ).format(key=names(table.key), log=relation(table), operator=sql.SQL("<=" if inclusive else "<"))

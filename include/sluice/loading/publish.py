@@ -223,7 +223,7 @@ def _add_versions(connection: psycopg.Connection, table: Table, batch: Batch, ea
             select log._sequence, log._row_hash, log._op
             from {log} as log
             where {same_key} and log._effective_at = landed._effective_at {of_sequence}
-            order by log._sequence desc, log._row_hash desc
+            order by log._sequence desc, log._op desc, log._row_hash desc
             limit 1
         ) as known on true
         where known._row_hash is distinct from landed._row_hash or known._op is distinct from landed._op
@@ -257,7 +257,7 @@ def _revive(connection: psycopg.Connection, table: Table, batch: Batch) -> int:
         cross join lateral (
             select log.* from {log} as log
             where {same_key} and log._op = 'upsert'
-            order by log._effective_at desc, log._sequence desc, log._row_hash desc
+            order by log._effective_at desc, log._sequence desc, log._op desc, log._row_hash desc
             limit 1
         ) as last
         where state._op = 'delete'
@@ -433,7 +433,7 @@ def _supplement(connection: psycopg.Connection, table: Table, batch: Batch, unit
         select distinct on ({key}) log.* from {log} as log
         where log._effective_at <= %(instant)s and log._batch_id <> %(batch)s
             and not exists (select from ops.batch where batch_id = log._batch_id and superseded_seq is not null)
-        order by {key}, _effective_at desc, _sequence desc, _row_hash desc
+        order by {key}, _effective_at desc, _sequence desc, _op desc, _row_hash desc
         """
     ).format(key=log.names(table.key), log=log.relation(table))
     rows = sql.SQL(

@@ -504,11 +504,11 @@ def _versions(job: _Job) -> sql.Composable:
         from {rows} as landed
         left join lateral (
             {version} and coalesce(read.replay_of, read.batch_id) <= {origin}
-            order by log._sequence desc, log._row_hash desc limit 1
+            order by log._sequence desc, log._op desc, log._row_hash desc limit 1
         ) as known on true
         left join lateral (
             {version} and coalesce(read.replay_of, read.batch_id) > {origin}
-            order by log._sequence, log._row_hash limit 1
+            order by log._sequence, log._op, log._row_hash limit 1
         ) as later on true
         where (known._row_hash is distinct from landed._row_hash or known._op is distinct from landed._op)
             and (later._row_hash is distinct from landed._row_hash or later._op is distinct from landed._op)
