@@ -12,12 +12,13 @@ SLUICE_OURAIRPORTS_ARCHIVE ?= $(wildcard ../shared/data/ourairports-2026.tar.xz)
 export SLUICE_OURAIRPORTS_ARCHIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint dev down clean lock bench-orchestration bench-warehouse bench-load
+.PHONY: help run test lint dev down clean lock prove bench-orchestration bench-warehouse bench-load
 
 help: ## Show this list
 	@echo "make run            set up, run everything once, keep the web UI up until Ctrl-C"
 	@echo "make run ONCE=1     the same, but end after the first pass (0: every task and gate succeeded)"
 	@echo "make test           set up and run all tests; some of them: make test ARGS='tests/runtime -k port'"
+	@echo "make prove          the long proof that the warehouse converges; how many stories: make prove ARGS=500"
 	@echo "make lint           check style: ruff, sqlfluff, yamllint (changes nothing)"
 	@echo "make dev            a shell for dbt in the running warehouse, with schemas of your own"
 	@echo "make down           stop what a make run has running or left behind"
@@ -34,6 +35,9 @@ run: $(VENV)/.run
 
 test: $(VENV)/.dev
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+prove: $(VENV)/.dev
+	@exec $(BIN)/python -m tests.prove $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

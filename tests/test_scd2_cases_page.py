@@ -24,7 +24,7 @@ NOT_MET = {
 }
 
 
-def tests_by_case() -> dict[int, list[str]]:
+def cases_shown() -> dict[int, list[str]]:
     """{case: names of the tests that carry its number}."""
     found: dict[int, list[str]] = {}
     for path in sorted((ROOT / "tests").glob("*/test_*.py")):
@@ -35,7 +35,7 @@ def tests_by_case() -> dict[int, list[str]]:
 
 def written() -> str:
     """The section, from the tests that there are."""
-    found = tests_by_case()
+    found = cases_shown()
     lines = [_BEGIN, "", "| # | shown by | remark |", "|---|---|---|"]
     for number in range(1, 36):
         shown = "<br>".join(found.get(number, [])) or "**not met**"
@@ -45,7 +45,7 @@ def written() -> str:
 
 
 def test_every_case_has_its_test_or_is_said_not_to_be_met() -> None:
-    assert set(tests_by_case()) | set(NOT_MET) == set(range(1, 36))
+    assert set(cases_shown()) | set(NOT_MET) == set(range(1, 36))
 
 
 def test_the_page_names_the_tests_that_there_are() -> None:
