@@ -29,7 +29,7 @@ class PendingOperator(EngineOperator, SkipMixin):
         """Look, and skip the rest of the run if it would change nothing."""
         from sluice import warehouse
         from sluice.gates import pending
-        from sluice.loading.log import ensure
+        from sluice.loading.shape import ensure
 
         with warehouse.connect() as connection:
             for source in self.sources:

@@ -43,6 +43,10 @@ HISTORY = """
       - versions_do_not_overlap: {arguments: {entity: customer_id}}
       - versions_end_properly
       - versions_are_consolidated: {arguments: {entity: [customer_id], columns: [name, dbt_is_deleted]}}
+      # type 1: what no history with two versions can satisfy
+      - versions_are_consolidated:
+          arguments: {entity: customer_id, columns: [phone]}
+          config: {where: customer_id = 99}
 """
 
 
@@ -109,13 +113,12 @@ def test_each_audit_test_finds_the_fault_it_is_for(audited: Small, name: str) ->
 
 
 def test_an_audit_test_on_a_model_stops_the_transaction_that_builds_it(audited: Small) -> None:
-    audited.warehouse.execute(PLANTED["versions_do_not_overlap"])
-    audited.publish("customers", [version(20, "late", customer=3)])
+    audited.publish("customers", [version(20, "one", customer=99), version(21, "two", customer=99)])
     done = audited.dbt("snapshot")
     assert not done.success
-    assert "versions_do_not_overlap" in done.text
+    assert "versions_are_consolidated" in done.text
     assert "Nothing was written" in done.text
-    assert audited.query(f"select count(*) from {SNAPSHOT} where name = 'late'") == [(0,)]
+    assert audited.query(f"select count(*) from {SNAPSHOT} where customer_id = 99") == [(0,)]
 
 
 def test_case_34_a_child_version_outside_the_validity_of_its_parent_is_found(audited: Small) -> None:

@@ -21,7 +21,7 @@ from sluice.declarations import load_file
 from sluice.errors import SluiceError
 from sluice.ledger import migrate
 from sluice.loading import RunContext, load
-from sluice.loading.log import ensure
+from sluice.loading.shape import ensure
 from tests.prove import oracle
 from tests.prove.oracle import Said
 from tests.prove.streams import AddColumn, Build, Deliver, Example, Kill, Load
