@@ -14,6 +14,7 @@ each peer (once), and runs everybody in turn. The table goes to `benchmarks/resu
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -31,6 +32,7 @@ _HERE = Path(__file__).resolve().parent
 def main() -> int:
     """Read the options, prepare, measure, write, clean up."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that what was started ends too
     bench = settings.home() / ".sluice" / "bench"
     bench.mkdir(parents=True, exist_ok=True)
     made = Environments(bench / "environments")

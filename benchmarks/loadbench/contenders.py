@@ -12,7 +12,7 @@ from loadbench.warehouse import Server
 
 FORMATS = ("csv", "jsonl", "parquet", "postgres")
 HERE = Path(__file__).resolve().parent
-SLOW_ROWS = 100_000  # as many are enough to know the speed of those that take a minute for a million
+SLOW_ROWS = 50_000  # as many are enough to know the speed of those that take a minute for a million
 
 
 @dataclass(frozen=True)

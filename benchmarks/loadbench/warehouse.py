@@ -30,12 +30,12 @@ class Server:
     """One cluster, made for a run of the benchmark and destroyed after it."""
 
     def __init__(self, directory: Path) -> None:
-        self._postgres = EmbeddedPostgres(directory / "postgres", free_port(), state_dir=directory, durable=True)
+        _cluster(directory).destroy()  # of a run that was killed
+        self._postgres = _cluster(directory)
         self._numbers = itertools.count(1)
 
     def start(self) -> None:
         """Start it, with what every run begins with: for us an empty warehouse, for the others empty tables."""
-        self._postgres.destroy()  # of a run that was killed
         self._postgres.start()
         self._postgres.create_role(_OWNER, member_of=("pg_read_all_stats",))
         self.create("warehouse")
@@ -97,3 +97,7 @@ class Server:
         """How many rows a table holds."""
         with psycopg.connect(self.url(database)) as connection:
             return int(connection.execute(f"select count(*) from {relation}".encode()).fetchone()[0])  # type: ignore[index]
+
+
+def _cluster(directory: Path) -> EmbeddedPostgres:
+    return EmbeddedPostgres(directory / "postgres", free_port(), state_dir=directory, durable=True)
