@@ -13,9 +13,15 @@
 {%- endmacro %}
 
 
-{#- The key of a place in dim_location. All four empty: the place that nobody knows. -#}
+{#-
+    The key of a place in dim_location. All four empty: the place that nobody knows. Immutable, so that the log can be indexed by it.
+-#}
 {% macro location_key(country_code, region, city, postal_code) -%}
-    md5(jsonb_build_array({{ country_code }}, {{ region }}, {{ city }}, {{ postal_code }})::text)::uuid
+    md5(
+        {%- for part in [country_code, region, city, postal_code] %}
+        coalesce(length({{ part }})::text || ':' || {{ part }}, '-'){{ ' ||' if not loop.last }}
+        {%- endfor %}
+    )::uuid
 {%- endmacro %}
 
 

@@ -1,4 +1,5 @@
 -- A customer and a product have a version at every instant, so that a fact of any time finds one.
+-- (A retired key holds at none.)
 {{ config(severity='error') }}
 
 select *
@@ -14,6 +15,7 @@ from (
             *,
             lag(valid_to) over (partition by customer_id order by valid_from) as previous_valid_to
         from {{ ref('dim_customer') }}
+        where valid_from < valid_to
     ) as customer_versions
     group by customer_id
     union all
@@ -28,6 +30,7 @@ from (
             *,
             lag(valid_to) over (partition by product_id order by valid_from) as previous_valid_to
         from {{ ref('dim_product') }}
+        where valid_from < valid_to
     ) as product_versions
     group by product_id
 ) as covered

@@ -1,16 +1,19 @@
 -- The version that a fact points to was true at the fact's own instant.
+-- (A retired key, until its facts are recomputed, at none.)
 {{ config(severity='error') }}
 
 -- `not materialized` where one is used twice: each use reads only its own columns and joins on its own.
 with dim_customer as not materialized (
 
     select * from {{ ref('dim_customer') }}
+    where valid_from < valid_to
 
 ),
 
 dim_product as not materialized (
 
     select * from {{ ref('dim_product') }}
+    where valid_from < valid_to
 
 ),
 

@@ -2,31 +2,47 @@
     The gate of a model: its blocking data tests, run inside the transaction that builds it. The first failure raises, the
     transaction rolls back, and readers keep the last good rows. Returns [{name, verdict, failures}] for the ledger.
 
-    Tests of a row by itself (not_null, accepted_values, relationships, …) read only the rows about to be committed; others read
-    the whole relation. Tests with severity `warn` are counted, and stop nothing.
+    What a test reads follows from what it says. Of a row by itself (not_null, accepted_values, relationships, is_true): the rows
+    about to be committed, `come`. `unique`: nothing where the grain's index says it, else the rows with a value that came. That a
+    parent vanished under a child cannot be: it is retired first (retired.sql). Any other test reads the whole relation.
+    Tests with severity `warn` are counted, and stop nothing.
 -#}
-{% macro sluice_gate(target, keys, has_changes) %}
+{% macro sluice_gate(spec, come) %}
     {%- set checks = [{'name': 'grain_is_unique', 'verdict': 'pass', 'failures': 0}] -%}
-    {%- if not has_changes -%}{{ return(checks) }}{%- endif -%}
-    {%- set by_row = ['not_null', 'accepted_values', 'relationships', 'is_true'] -%}
-    {%- for test in graph.nodes.values() if test.resource_type == 'test' and test.attached_node == model.unique_id and test.config.enabled -%}
-        {%- if test.test_metadata -%}
-            {%- set rows = target -%}
-            {%- if test.test_metadata.name in by_row -%}{%- set rows = 'sluice_come' -%}{%- endif -%}
-            {%- set rows = audited_rows(test, target) or rows -%}
-            {%- if test.config.where -%}{%- set rows = '(select * from ' ~ rows ~ ' where ' ~ test.config.where ~ ') as tested' -%}{%- endif -%}
-            {%- set result = sluice_run_test(test, rows) -%}
-            {%- set blocking = (test.config.severity | lower) == 'error' -%}
-            {%- do checks.append({'name': test.alias, 'verdict': 'pass' if result == 0 else ('fail' if blocking else 'warn'), 'failures': result}) -%}
-            {%- if result > 0 and blocking -%}
-                {%- do exceptions.raise_compiler_error(
-                    'gate: ' ~ test.name ~ ' found ' ~ result ~ ' failing rows in ' ~ target.schema ~ '.' ~ target.identifier ~ sluice_sample(test, rows, keys)
-                    ~ '. Nothing was written; readers keep the rows they had'
-                ) -%}
-            {%- endif -%}
+    {%- if come is none -%}{{ return(checks) }}{%- endif -%}
+    {%- for test in graph.nodes.values() if test.resource_type == 'test' and test.attached_node == model.unique_id and test.config.enabled and test.test_metadata -%}
+        {%- set rows = sluice_tested_rows(spec, come, test) -%}
+        {%- set result = sluice_run_test(test, rows) if rows else 0 -%}
+        {%- set blocking = (test.config.severity | lower) == 'error' -%}
+        {%- do checks.append({'name': test.alias, 'verdict': 'pass' if result == 0 else ('fail' if blocking else 'warn'), 'failures': result}) -%}
+        {%- if result > 0 and blocking -%}
+            {%- do exceptions.raise_compiler_error(
+                'gate: ' ~ test.name ~ ' found ' ~ result ~ ' failing rows in ' ~ spec.name ~ sluice_sample(test, rows, spec.grain)
+                ~ '. Nothing was written; readers keep the rows they had'
+            ) -%}
         {%- endif -%}
     {%- endfor -%}
     {{ return(checks) }}
+{% endmacro %}
+
+
+{#- What `test` must read after `come` was written, none if there is nothing left to ask. -#}
+{% macro sluice_tested_rows(spec, come, test) %}
+    {%- set kind, column = test.test_metadata.name, test.test_metadata.kwargs.get('column_name') -%}
+    {%- set rows = [spec.target | string] -%}
+    {%- set audited = audited_rows(test, spec.target) if come == 'sluice_come' else none -%}
+    {%- if kind in ('not_null', 'accepted_values', 'relationships', 'is_true') -%}
+        {%- do rows.append(come | string) -%}
+    {%- elif audited -%}
+        {%- do rows.append(audited) -%}
+    {%- elif kind == 'unique' and not test.config.where -%}
+        {%- if [column] == spec.grain -%}{{ return(none) }}{%- endif -%}
+        {%- if come == 'sluice_come' -%}
+            {%- do rows.append('(select * from ' ~ spec.target ~ ' where ' ~ column ~ ' in (select ' ~ column ~ ' from sluice_come)) as tested') -%}
+        {%- endif -%}
+    {%- endif -%}
+    {%- if test.config.where -%}{{ return('(select * from ' ~ rows[-1] ~ ' where ' ~ test.config.where ~ ') as tested') }}{%- endif -%}
+    {{ return(rows[-1]) }}
 {% endmacro %}
 
 
@@ -34,7 +50,7 @@
     {%- set arguments = {} -%}
     {%- for name, value in test.test_metadata.kwargs.items() if name not in ('model', '_dbt_generic_test_kwargs') -%}
         {%- if name in ('to', 'compare_model') and value is string and 'ref(' in value -%}
-            {%- set wanted = modules.re.search("ref\\(\\s*['\"]([^'\"]+)['\"]", value).group(1) -%}
+            {%- set wanted = sluice_named_ref(value) -%}
             {%- for node in graph.nodes.values() if node.name == wanted and node.resource_type in ('model', 'snapshot', 'seed') -%}
                 {%- do arguments.update({name: api.Relation.create(database=node.database, schema=node.schema, identifier=node.alias)}) -%}
             {%- endfor -%}
@@ -58,9 +74,21 @@
     {%- set sql = 'select * from (' ~ sluice_test_sql(test, rows) ~ '\n) as failing' -%}
     {%- set present = get_columns_in_query(sql ~ ' where false') -%}
     {%- for key in keys if key not in present -%}{{ return('') }}{%- endfor -%}
-    {%- set found = run_query('select jsonb_build_array(' ~ keys | join(', ') ~ ')::text from (' ~ sql ~ ') as sample limit 5') -%}
+    {%- set found = run_query('select ' ~ sluice_shown_key(keys) ~ ' from (' ~ sql ~ ') as sample limit 5') -%}
     {{ return(', for example (' ~ keys | join(', ') ~ ') = ' ~ found.columns[0].values() | join(' ')) }}
 {% endmacro %}
+
+
+{#- A key for a message: columns that are marked personal show only that they are there. -#}
+{% macro sluice_shown_key(columns) -%}
+    jsonb_build_array(
+    {%- for name in columns -%}
+        {%- set column = model.columns.get(name) or {} -%}
+        {%- set meta = (column.get('config') or {}).get('meta') or column.get('meta') or {} -%}
+        {{ "case when " ~ name ~ " is not null then '(personal)' end" if meta.get('personal') else name }}{{ ', ' if not loop.last }}
+    {%- endfor -%}
+    )::text
+{%- endmacro %}
 
 
 {#- dbt's own, except that the whole failing row is returned, so that a message can carry its key. -#}

@@ -3,13 +3,7 @@
     of this project; why and what was weighed: docs/decisions/snapshots.md.
 -#}
 {% materialization snapshot, adapter='postgres' %}
-    {%- set key = config.get('unique_key') -%}
-    {%- set keys = [key] if key is string else key -%}
-    {%- if keys | length != 1 -%}
-        {%- do exceptions.raise_compiler_error(
-            'snapshot ' ~ model.name ~ ': unique_key must be one column; make one in the staging model when the key is composite'
-        ) -%}
-    {%- endif -%}
+    {%- set keys = sluice_list(config.require('unique_key')) -%}
     {%- if config.get('strategy') != 'check' -%}
         {%- do exceptions.raise_compiler_error(
             'snapshot ' ~ model.name ~ ': strategy must be check; its check_cols are the columns that open a version. '
@@ -17,18 +11,12 @@
         ) -%}
     {%- endif -%}
     {%- do sluice_refuse_blind_inputs(model) -%}
-    {%- set sql = sql ~ '\n' -%}
-    {%- set inputs = [] -%}
-    {%- for node_id in model.depends_on.nodes -%}
-        {%- do inputs.append(graph.nodes[node_id].name) -%}
-    {%- endfor -%}
-    {%- set columns = sluice_log_business_columns(sql) -%}
-    {%- set chain = sluice_chain(sql, keys[0], columns, config.get('check_cols'), config.get('hard_deletes', 'invalidate'),
-                                 config.get('meta', {}).get('history_begins', '-infinity')) -%}
     {%- set touched_by = {} -%}
-    {%- for name in inputs -%}{%- do touched_by.update({name: keys[0]}) -%}{%- endfor -%}
-    {%- set relation = sluice_converge(chain, 'dbt_scd_id', keys[0], touched_by) -%}
-    {{ return({'relations': [relation]}) }}
+    {%- for node in sluice_inputs(model) -%}{%- do touched_by.update({node.name: keys}) -%}{%- endfor -%}
+    {%- set meta = config.get('meta', {}) -%}
+    {%- set chain = sluice_chain(sql ~ '\n', keys, config.get('check_cols'), config.get('hard_deletes', 'invalidate'), meta) -%}
+    {%- set spec = sluice_spec(chain, 'dbt_scd_id', keys, touched_by, {'from': 'dbt_valid_from', 'to': 'dbt_valid_to'}) -%}
+    {{ return({'relations': [sluice_converge(spec)]}) }}
 {% endmaterialization %}
 
 
@@ -50,13 +38,18 @@
     neighbours are one version (26); half open (17); type 1 columns show the latest value in every version (14); a
     tombstone closes once, whatever values it carries, a return opens (8, 9); the first version begins when history begins (16).
 -#}
-{% macro sluice_chain(sql, key, columns, check_cols, hard_deletes, history_begins) %}
-    {%- set attributes = columns | reject('equalto', key) | list -%}
+{% macro sluice_chain(sql, keys, check_cols, hard_deletes, meta) %}
+    {%- set columns = sluice_log_business_columns(sql) -%}
+    {%- set attributes = columns | reject('in', keys) | list -%}
     {%- set opening = attributes if check_cols == 'all' else check_cols -%}
     {%- set overwritten = attributes | reject('in', opening) | list -%}
-    {%- for name in opening if name not in columns -%}
+    {%- set identity = sluice_list(meta.get('identity', [])) -%}
+    {%- for name in opening + identity if name not in columns -%}
         {%- do exceptions.raise_compiler_error('snapshot ' ~ model.name ~ ': check_cols names ' ~ name ~ ', which its relation does not have') -%}
     {%- endfor -%}
+    {%- set key = keys | join(', ') -%}
+    {%- set reused_after = meta.get('key_reused_after') -%}
+    {%- set entity = key ~ (', _incarnation' if identity or reused_after else '') -%}
     with instants as (
 
         select distinct on ({{ key }}, _effective_at) *
@@ -68,23 +61,55 @@
 
     ),
 
+    {% if entity != key -%}
+    marked as (
+
+        select
+            *,
+            coalesce(
+                _op is distinct from 'delete' and (
+                    {%- if reused_after %}
+                    (lag(_op) over chain = 'delete' and _effective_at - lag(_effective_at) over chain >= interval '{{ reused_after }}')
+                    {{- ' or ' if identity }}
+                    {%- endif %}
+                    {%- if identity %}
+                    (lag(_op) over chain <> 'delete' and row({{ identity | join(', ') }}) is distinct from lag(row({{ identity | join(', ') }})) over chain)
+                    {%- endif %}
+                ),
+                false
+            ) as _is_another
+        from instants
+        window chain as (partition by {{ key }} order by _effective_at)
+
+    ),
+
+    incarnated as (
+
+        select
+            *,
+            count(*) filter (where _is_another) over (partition by {{ key }} order by _effective_at) as _incarnation
+        from marked
+
+    ),
+
+    {% endif -%}
     compared as (
 
         select
-            {{ key }},
+            {{ entity }},
             {% for name in opening %}{{ name }},
             {% endfor %}
             {%- for name in overwritten %}
             first_value({{ name }}) over (
-                partition by {{ key }} order by (_op = 'delete'), _effective_at desc
+                partition by {{ entity }} order by (_op = 'delete'), _effective_at desc
             ) as {{ name }},
             {%- endfor %}
             _op = 'delete' as _is_deleted,
             _effective_at,
             coalesce(lag(_op) over chain, 'delete') = 'delete' as _was_gone,
-            row(_op = 'delete' {%- for name in opening %}, {{ name }}{% endfor %}) is distinct from
-            lag(row(_op = 'delete' {%- for name in opening %}, {{ name }}{% endfor %})) over chain as _opens
-        from instants
+            row(_op = 'delete' {%- if entity != key %}, _incarnation{% endif %} {%- for name in opening %}, {{ name }}{% endfor %}) is distinct from
+            lag(row(_op = 'delete' {%- if entity != key %}, _incarnation{% endif %} {%- for name in opening %}, {{ name }}{% endfor %})) over chain as _opens
+        from {{ 'instants' if entity == key else 'incarnated' }}
         window chain as (partition by {{ key }} order by _effective_at)
 
     ),
@@ -106,7 +131,7 @@
         select
             *,
             case
-                when _is_first_version then least('{{ history_begins }}'::timestamptz, _effective_at) else _effective_at
+                when _is_first_version then least('{{ meta.get('history_begins', '-infinity') }}'::timestamptz, _effective_at) else _effective_at
             end as _begins_at
         from versions
 
@@ -124,7 +149,10 @@
         {%- for name in overwritten %}
         {{ name }},
         {%- endfor %}
-        {{ version_key([key], '_begins_at') }} as dbt_scd_id,
+        {%- if entity != key %}
+        _incarnation::integer as incarnation,
+        {%- endif %}
+        {{ version_key(keys, '_begins_at') }} as dbt_scd_id,
         _effective_at as dbt_updated_at,
         _begins_at as dbt_valid_from,
         _closes_at as dbt_valid_to

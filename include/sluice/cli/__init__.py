@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from sluice.cli import backfill, batch, declare, load, quarantine, source, verify
+from sluice.cli import backfill, batch, declare, load, period, quarantine, source, verify
 from sluice.errors import SluiceError
 from sluice.gates.cli import app as gate_app
 from sluice.settings import SettingsError
@@ -34,6 +34,7 @@ app.add_typer(source.app, name="source")
 app.add_typer(batch.app, name="batch")
 app.add_typer(backfill.app, name="backfill")
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(period.app, name="period")
 app.add_typer(gate_app, name="gate")
 app.add_typer(shop_app, name="shop")
 

@@ -29,10 +29,10 @@ from (
         {{ exchange_rate_id(utc_date('placed_at'), 'currency_code') }} as exchange_rate_id
     from {{ current_rows(ref('stg_shop__orders'), 'order_id') }}
 ) as orders
-left join (select * from {{ ref('snap_shop__addresses') }}) as addresses
+left join (select * from {{ ref('int_shop__address_places') }}) as addresses
     on addresses.address_id = orders.shipping_address_id
-        and orders.placed_at >= addresses.dbt_valid_from
-        and orders.placed_at < addresses.dbt_valid_to
+        and orders.placed_at >= addresses.valid_from
+        and orders.placed_at < addresses.valid_to
 left join (
     select * from {{ current_rows(ref('stg_shop__exchange_rates'), 'exchange_rate_id') }}
 ) as exchange_rates

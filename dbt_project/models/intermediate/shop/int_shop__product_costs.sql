@@ -4,8 +4,9 @@
     recompute_by='sku',
     touched_by={
         'snap_shop__product_costs': 'sku',
-        'stg_shop__exchange_rates': 'exchange_rate_id',
+        'stg_shop__exchange_rates': {'column': 'exchange_rate_id', 'lookup': true},
     },
+    validity={'from': 'valid_from', 'to': 'valid_to'},
 ) }}
 
 with costs as (

@@ -1,3 +1,9 @@
+{{ config(
+    materialized='convergent',
+    unique_key='sku',
+    touched_by={'snap_shop__products': 'product_id'},
+) }}
+
 -- A live product before a deleted one, and the younger of two.
 select distinct on (sku)
     sku,

@@ -2,6 +2,7 @@
     unique_key='runway_key',
     recompute_by='runway_id',
     touched_by={'snap_ourairports__runways': 'runway_id'},
+    validity={'from': 'valid_from', 'to': 'valid_to', 'current': 'is_current'},
 ) }}
 
 with versions as (

@@ -3,16 +3,31 @@
     recompute_by='product_id',
     touched_by={
         'snap_shop__products': 'product_id',
-        'stg_shop__categories': 'category_id',
-        'snap_shop__categories': 'department_id',
-        'stg_shop__order_lines': 'product_id',
+        'stg_shop__categories': {'column': 'category_id', 'lookup': true},
+        'snap_shop__categories': {'column': 'department_id', 'lookup': true},
+        'stg_shop__order_lines': {'column': 'product_id', 'unless_in': 'snap_shop__products'},
     },
+    validity={'from': 'valid_from', 'to': 'valid_to', 'current': 'is_current'},
 ) }}
 
--- Used twice: `not materialized` lets the filter of a recomputation reach both uses.
+-- Used more than once: `not materialized` lets the filter of a recomputation reach each use.
 with versions as not materialized (
 
-    select * from {{ ref('snap_shop__products') }}
+    select
+        dbt_scd_id as product_key,
+        product_id,
+        sku,
+        product_name,
+        category_id,
+        list_price_amount,
+        currency_code,
+        weight_grams,
+        is_active,
+        created_at,
+        dbt_valid_from as valid_from,
+        dbt_valid_to as valid_to,
+        dbt_is_deleted::boolean as is_deleted
+    from {{ ref('snap_shop__products') }}
 
 ),
 
@@ -37,75 +52,17 @@ order_lines as (
 
 ),
 
-mentioned as (
-
-    select distinct product_id from order_lines
-
-),
-
 members as (
 
-    select
-        dbt_scd_id as product_key,
-        product_id,
-        sku,
-        product_name,
-        category_id,
-        list_price_amount,
-        currency_code,
-        weight_grams,
-        is_active,
-        created_at,
-        dbt_valid_from as valid_from,
-        dbt_valid_to as valid_to,
-        dbt_is_deleted::boolean as is_deleted,
-        false as is_inferred
-    from versions
-
-    union all
-
-    -- Facts that came before their product. The key is the one that the first real version will have.
-    select
-        {{ version_key(['mentioned.product_id'], "'-infinity'::timestamptz") }} as product_key,
-        mentioned.product_id,
-        null as sku,
-        null as product_name,
-        null as category_id,
-        null as list_price_amount,
-        null as currency_code,
-        null as weight_grams,
-        null as is_active,
-        null as created_at,
-        '-infinity' as valid_from,
-        'infinity' as valid_to,
-        false as is_deleted,
-        true as is_inferred
-    from mentioned
-    where mentioned.product_id is not null
-        and not exists (
-            select
-            from versions
-            where versions.product_id = mentioned.product_id
-        )
-
-    union all
-
-    -- The product of a fact that names none that is known.
-    select
-        {{ unknown_key() }} as product_key,
-        {{ unknown_id() }} as product_id,
-        null as sku,
-        null as product_name,
-        null as category_id,
-        null as list_price_amount,
-        null as currency_code,
-        null as weight_grams,
-        null as is_active,
-        null as created_at,
-        '-infinity' as valid_from,
-        'infinity' as valid_to,
-        false as is_deleted,
-        true as is_inferred
+    {{ dimension_members(
+        'versions',
+        surrogate='product_key',
+        key='product_id',
+        attributes=[
+            'sku', 'product_name', 'category_id', 'list_price_amount', 'currency_code', 'weight_grams', 'is_active', 'created_at',
+        ],
+        mentioned_in=['order_lines'],
+    ) }}
 
 ),
 

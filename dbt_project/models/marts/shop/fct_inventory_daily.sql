@@ -1,13 +1,15 @@
 {{ config(
-    unique_key='inventory_id',
+    unique_key=['inventory_id', 'inventory_date'],
+    recompute_by='inventory_id',
+    partition_by={'column': 'inventory_date', 'by': 'month'},
+    closed_periods={'column': 'inventory_date', 'correction': 'refuse'},
     touched_by={
         'stg_shop__inventory': 'inventory_id',
-        'snap_shop__products': 'product_id',
-        'int_shop__product_costs': 'sku',
-        'dim_product': 'product_id',
+        'int_shop__skus': {'column': 'sku', 'lookup': true},
+        'int_shop__product_costs': {'column': 'sku', 'at': 'counted_at'},
+        'dim_product': {'column': 'product_id', 'at': 'counted_at'},
         'dim_date': none,
     },
-    indexes=[{'columns': ['product_id']}, {'columns': ['sku']}],
 ) }}
 -- depends_on: {{ ref('dim_date') }}
 

@@ -4,13 +4,12 @@
         'stg_shop__orders': 'order_id',
         'fct_order_line': 'order_id',
         'fct_payment': 'order_id',
-        'snap_shop__addresses': 'shipping_address_id',
+        'int_shop__address_places': {'column': 'shipping_address_id', 'at': 'placed_at'},
         'stg_shop__exchange_rates': none,
-        'dim_customer': 'customer_id',
+        'dim_customer': {'column': 'customer_id', 'at': 'placed_at'},
         'dim_location': none,
         'dim_date': none,
     },
-    indexes=[{'columns': ['customer_id']}],
 ) }}
 -- depends_on: {{ ref('dim_location') }}, {{ ref('dim_date') }}
 

@@ -4,15 +4,14 @@
     touched_by={
         'stg_shop__order_lines': 'order_id',
         'stg_shop__orders': 'order_id',
-        'snap_shop__addresses': 'shipping_address_id',
-        'stg_shop__exchange_rates': 'exchange_rate_id',
-        'int_shop__product_costs': 'sku',
-        'dim_customer': 'customer_id',
-        'dim_product': 'product_id',
+        'int_shop__address_places': {'column': 'shipping_address_id', 'at': 'placed_at'},
+        'stg_shop__exchange_rates': {'column': 'exchange_rate_id', 'lookup': true},
+        'int_shop__product_costs': {'column': 'sku', 'at': 'placed_at'},
+        'dim_customer': {'column': 'customer_id', 'at': 'placed_at'},
+        'dim_product': {'column': 'product_id', 'at': 'placed_at'},
         'dim_location': none,
         'dim_date': none,
     },
-    indexes=[{'columns': ['customer_id']}, {'columns': ['product_id']}],
 ) }}
 -- depends_on: {{ ref('dim_location') }}, {{ ref('dim_date') }}
 

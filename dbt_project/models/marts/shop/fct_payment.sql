@@ -4,12 +4,11 @@
     touched_by={
         'stg_shop__payments': 'order_id',
         'stg_shop__orders': 'order_id',
-        'stg_shop__exchange_rates': 'exchange_rate_id',
-        'snap_shop__addresses': none,
-        'dim_customer': 'customer_id',
+        'stg_shop__exchange_rates': {'column': 'exchange_rate_id', 'lookup': true},
+        'int_shop__address_places': none,
+        'dim_customer': {'column': 'customer_id', 'at': 'created_at'},
         'dim_date': none,
     },
-    indexes=[{'columns': ['customer_id']}],
 ) }}
 -- depends_on: {{ ref('dim_date') }}
 

@@ -3,10 +3,9 @@
     recompute_by='visitor_id',
     touched_by={
         'int_shop__sessions': 'visitor_id',
-        'dim_customer': 'customer_id',
+        'dim_customer': {'column': 'customer_id', 'at': 'started_at'},
         'dim_date': none,
     },
-    indexes=[{'columns': ['customer_id']}],
 ) }}
 -- depends_on: {{ ref('dim_date') }}
 

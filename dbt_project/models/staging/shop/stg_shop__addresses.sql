@@ -1,4 +1,7 @@
-{{ config(unique_key='address_id') }}
+{{ config(
+    unique_key='address_id',
+    post_hook="{{ log_index([location_key('country_code', 'region', 'city', 'postal_code')]) }}",
+) }}
 
 select
     -- keys

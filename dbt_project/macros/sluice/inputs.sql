@@ -1,0 +1,104 @@
+{#- What a convergent relation reads, and whether a change there can be seen. -#}
+
+
+{#- Every input through which a change can come must be listed: a missing one would be a silent divergence. -#}
+{% macro sluice_check_inputs(spec) %}
+    {%- do sluice_refuse_blind_inputs(model) -%}
+    {%- set known = [] -%}
+    {%- for node in sluice_inputs(model) -%}{%- do known.append(node.name) -%}{%- endfor -%}
+    {%- for name in known if name not in spec.touched_by -%}
+        {%- do exceptions.raise_compiler_error(
+            model.name ~ ' reads ' ~ name ~ ', which touched_by does not list; a change there would never reach this model. '
+            ~ 'Add it with the column of this model that carries the key of ' ~ name
+        ) -%}
+    {%- endfor -%}
+    {%- for name, touch in spec.touched_by.items() -%}
+        {%- if name not in known -%}
+            {%- do exceptions.raise_compiler_error(model.name ~ ': touched_by lists ' ~ name ~ ', which the model does not read') -%}
+        {%- endif -%}
+        {%- if touch and touch.unless_in and (touch.unless_in not in spec.touched_by or not spec.touched_by[touch.unless_in] or spec.touched_by[touch.unless_in]['columns'] != touch['columns']) -%}
+            {%- do exceptions.raise_compiler_error(model.name ~ ': touched_by of ' ~ name ~ ' says unless_in ' ~ touch.unless_in ~ ', which must be an input by the same column') -%}
+        {%- endif -%}
+    {%- endfor -%}
+{% endmacro %}
+
+
+{#- A seed, a source or a table that dbt writes keeps no record of what changed in it: it cannot be read directly. -#}
+{% macro sluice_refuse_blind_inputs(node) %}
+    {%- for node_id in node.depends_on.nodes -%}
+        {%- set kind = none -%}
+        {%- if node_id in graph.sources -%}
+            {%- set input = graph.sources[node_id] -%}
+            {%- if not sluice_logs_of(node) -%}{%- set kind = 'source' -%}{%- endif -%}
+        {%- elif node_id in graph.nodes -%}
+            {%- set input = graph.nodes[node_id] -%}
+            {%- if input.config.materialized in ('view', 'ephemeral') -%}
+                {%- do sluice_refuse_blind_inputs(input) -%}
+            {%- elif input.config.materialized not in ('snapshot', 'convergent') -%}
+                {%- set kind = input.config.materialized -%}
+            {%- endif -%}
+        {%- endif -%}
+        {%- if kind -%}
+            {%- do exceptions.raise_compiler_error(
+                model.name ~ ' reads the ' ~ kind ~ ' ' ~ (input.source_name ~ '.' if kind == 'source') ~ input.name ~ (' through ' ~ node.name if node.name != model.name)
+                ~ ', whose changes leave no trace: they would never reach this model. Read a staging view of a change log, a snapshot or a convergent model'
+            ) -%}
+        {%- endif -%}
+    {%- endfor -%}
+{% endmacro %}
+
+
+{#- The nodes that feed a model with changes: logs (staging views), snapshots and convergent models; views are looked through. -#}
+{% macro sluice_inputs(node) %}
+    {%- set found = [] -%}
+    {%- for node_id in node.depends_on.nodes if node_id in graph.nodes -%}
+        {%- set parent = graph.nodes[node_id] -%}
+        {%- if parent.config.materialized in ('snapshot', 'convergent') or sluice_logs_of(parent) -%}
+            {%- if parent not in found -%}{%- do found.append(parent) -%}{%- endif -%}
+        {%- elif parent.config.materialized == 'view' or parent.config.materialized == 'ephemeral' -%}
+            {%- for grandparent in sluice_inputs(parent) if grandparent not in found -%}{%- do found.append(grandparent) -%}{%- endfor -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(found) }}
+{% endmacro %}
+
+
+{#- The declared tables whose change logs a staging view shows; none of any other node. -#}
+{% macro sluice_logs_of(node) %}
+    {%- set logs = [] -%}
+    {%- if node.resource_type == 'model' and node.config.materialized == 'view' -%}
+        {%- for node_id in node.depends_on.nodes if node_id in graph.sources -%}{%- do logs.append(graph.sources[node_id]) -%}{%- endfor -%}
+    {%- endif -%}
+    {{ return(logs) }}
+{% endmacro %}
+
+
+{#- The views a model looks through, at any depth: what they say is part of what the model says. -#}
+{% macro sluice_views(node) %}
+    {%- set found = [] -%}
+    {%- for node_id in node.depends_on.nodes if node_id in graph.nodes -%}
+        {%- set parent = graph.nodes[node_id] -%}
+        {%- if parent.config.materialized in ('view', 'ephemeral') -%}
+            {%- if parent.config.materialized == 'view' -%}
+                {%- do found.append(adapter.quote(parent.schema) ~ '.' ~ adapter.quote(parent.alias)) -%}
+            {%- endif -%}
+            {%- do found.extend(sluice_views(parent)) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(found | unique | sort) }}
+{% endmacro %}
+
+
+{#- A hash of everything that decides the rows, except the inputs' rows: a change of it recomputes the whole relation. -#}
+{% macro sluice_code(spec) %}
+    {%- set parts = [spec.sql, tojson([spec.grain, spec.slice, spec.touched_by, spec.validity], sort_keys=true)] -%}
+    {%- set views = sluice_views(model) -%}
+    {%- if views -%}
+        {#- As they are in the database, and not as the project has them: what is read is what counts. -#}
+        {%- do parts.append(run_query("select string_agg(name || ':' || coalesce(pg_get_viewdef(to_regclass(name)), ''), ';' order by name) from unnest(array['" ~ views | join("', '") ~ "']) as name")[0][0]) -%}
+    {%- endif -%}
+    {#- The same code in schemas with a prefix is the same code. -#}
+    {%- set prefix = env_var('SLUICE_SCHEMA_PREFIX', '') -%}
+    {%- set text = parts | join('\n') -%}
+    {{ return(local_md5(text | replace(prefix ~ '_', '') if prefix else text)) }}
+{% endmacro %}

@@ -1,0 +1,98 @@
+"""Month partitions of a fact, and periods that are closed."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from sluice.cli import app
+from tests.dbt.conftest import Small
+from tests.dbt.test_convergent import edit, state
+
+
+def order(month: int, key: int, amount: float = 5) -> tuple:
+    at = f"2026-{month:02}-15"
+    return ("upsert", at, key, 1, amount, at)
+
+
+def monthly(small: Small, correction: str = "refuse") -> None:
+    edit(
+        small,
+        "marts/fct_order.sql",
+        "unique_key='order_id'",
+        "unique_key=['order_id', 'ordered_at'], recompute_by='order_id',"
+        " partition_by={'column': 'ordered_at', 'by': 'month'},"
+        f" closed_periods={{'column': 'ordered_at', 'correction': '{correction}'}}",
+    )
+
+
+def amounts(small: Small) -> list[tuple]:
+    return small.query(
+        "select order_id, extract(month from ordered_at)::int, amount::int from marts.fct_order order by 1, 2"
+    )
+
+
+def sluice(*arguments: str) -> str:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
+def test_a_fact_has_a_partition_per_month_made_beside_it_while_a_reader_reads(small: Small, warehouse_url: str) -> None:
+    small.publish("orders", [order(1, 1)])
+    small.build()
+    monthly(small)
+    small.build()
+    assert amounts(small) == [(1, 1, 5)], "a table that had none is made anew"
+    small.publish("orders", [order(1, 2), order(3, 3)])
+    with psycopg.connect(warehouse_url) as reader:
+        assert reader.execute("select count(*) from marts.fct_order").fetchone() == (1,)
+        small.build()  # the reader's lock is still held
+        reader.rollback()
+        assert reader.execute("select count(*) from marts.fct_order").fetchone() == (3,)
+    parts = small.query("select relid::text from pg_partition_tree('marts.fct_order') where isleaf order by 1")
+    assert {("marts.fct_order__2026_01",), ("marts.fct_order__2026_03",)} <= set(parts)
+    assert len(parts) >= 4, "this month and the two after it are there ahead"
+    assert small.query(
+        "select count(*) from pg_indexes where tablename = 'fct_order__2026_03' and indexdef like '%USING brin%'"
+    ) == [(1,)]
+    small.publish("orders", [("upsert", "2026-03-20", 1, 1, 7, "2026-03-20")])
+    small.build()
+    assert amounts(small) == [(1, 3, 7), (2, 1, 5), (3, 3, 5)], "an order that moves to another month leaves the first"
+    small.build()
+    assert state(small) == ("unchanged",)
+
+
+@pytest.mark.parametrize(
+    ("correction", "held", "decision"),
+    [
+        ("refuse", [(1, 1, 5), (3, 3, 9)], "waits"),
+        ("restate", [(1, 1, 8), (2, 1, 5), (3, 3, 9)], "restated"),
+        ("current_period", [(1, 1, 5), (2, 2, 5), (3, 3, 9)], "moved"),
+    ],
+)
+def test_case_32_a_correction_of_a_closed_period_goes_where_the_model_says(
+    small: Small, correction: str, held: list, decision: str
+) -> None:
+    monthly(small, correction)
+    small.publish("orders", [order(1, 1), order(3, 3)])
+    small.build()
+    assert "would lock" in sluice("period", "lock", "marts.fct_order", "2026-01", "--reason", "reported")
+    assert small.query("select count(*) from ops.period_lock") == [(0,)]
+    sluice("period", "lock", "marts.fct_order", "2026-01", "--reason", "reported", "--yes")
+    # a changed row and a new one in the closed month, a changed one in an open month
+    small.publish(
+        "orders",
+        [("upsert", "2026-04-01", 1, 1, 8, "2026-01-15"), order(1, 2), ("upsert", "2026-04-01", 3, 1, 9, "2026-03-15")],
+    )
+    small.build()
+    assert amounts(small) == held
+    assert small.query(f"select count(*) > 0 from ops.period_correction where decision = '{decision}'") == [(True,)]
+    small.build()
+    assert amounts(small) == held, "and stays there"
+    assert "reported" in sluice("period", "list")
+    sluice("period", "unlock", "1", "--reason", "audited", "--yes")
+    small.build()
+    assert amounts(small) == [(1, 1, 8), (2, 1, 5), (3, 3, 9)]
+    assert small.query("select count(*) from ops.period_correction where decision <> 'restated'") == [(0,)]

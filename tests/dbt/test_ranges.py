@@ -1,0 +1,173 @@
+"""A change costs what it touches: between which instants a dimension answers differently, which facts asked in
+between, and keys that resolve for every reader at every instant."""
+
+from __future__ import annotations
+
+import threading
+
+import psycopg
+import pytest
+
+from tests.dbt.conftest import Small
+from tests.dbt.test_convergent import customer, edit, facts, order
+
+
+@pytest.fixture
+def dated(small: Small) -> Small:
+    """The small project, with the dimension's history declared and looked up as of the order."""
+    edit(
+        small,
+        "marts/dim_customer.sql",
+        "unique_key='customer_key'",
+        "validity={'from': 'valid_from', 'to': 'valid_to'}, unique_key='customer_key'",
+    )
+    edit(
+        small,
+        "marts/fct_order.sql",
+        "'dim_customer':'customer_id'",
+        "'dim_customer': {'column': 'customer_id', 'at': 'ordered_at'}",
+    )
+    return small
+
+
+def touched(small: Small, model: str = "fct_order") -> int:
+    return small.query(f"select keys_touched from ops.model_run where model = '{model}' order by model_run_id desc")[0][
+        0
+    ]
+
+
+def dangling(connection: psycopg.Connection) -> int:
+    row = connection.execute(
+        "select count(*) from marts.fct_order left join marts.dim_customer using (customer_key)"
+        " where dim_customer.customer_key is null"
+    ).fetchone()
+    return int(row[0])  # type: ignore[index]
+
+
+def test_case_1_33_only_facts_between_the_instants_that_answer_differently_are_recomputed(dated: Small) -> None:
+    dated.publish("customers", [customer(1, 1, "a"), customer(20, 1, "c")])
+    dated.publish("orders", [order(day, day, 1) for day in range(1, 29)])
+    dated.build()
+    dated.publish("customers", [customer(10, 1, "b")])
+    dated.build()
+    assert dated.query(
+        "select extract(day from changed_from)::int, extract(day from changed_to)::int from ops.changed_key"
+        " inner join ops.change using (change_id) where relation = 'marts.dim_customer'"
+    ) == [(10, 20)], "version a ends earlier, b is new, c is what it was"
+    assert touched(dated) == 10, "the orders of the 10th to the 19th"
+    assert [name for _, name, _ in facts(dated)] == ["a"] * 9 + ["b"] * 10 + ["c"] * 9
+
+
+def test_a_type_1_correction_reaches_every_fact_and_a_mention_of_a_known_key_reaches_no_dimension(dated: Small) -> None:
+    edit(
+        dated,
+        "marts/dim_customer.sql",
+        "'stg_shop__orders':'customer_id'",
+        "'stg_shop__orders': {'column': 'customer_id', 'unless_in': 'snap_shop__customers'}",
+    )
+    dated.publish("customers", [customer(1, 1, "a")])
+    dated.publish("orders", [order(2, 1, 1)])
+    dated.build()
+    dated.publish("orders", [order(3, 2, 1), order(3, 3, 2)])
+    dated.build()
+    assert touched(dated, "dim_customer") == 1, "customer 2, whom nobody knew; not customer 1"
+    assert facts(dated) == [(1, "a", False), (2, "a", False), (3, None, True)]
+    dated.publish("orders", [order(4, 3, 1)])
+    dated.build()
+    assert dated.query("select customer_id from marts.dim_customer order by 1") == [(1,)], "nobody names customer 2 now"
+
+
+def test_INV4_case_33_a_fact_points_to_a_member_at_every_instant_though_its_own_gate_fails(
+    dated: Small, warehouse_url: str
+) -> None:
+    wrong = dated.publish("customers", [customer(1, 1, "a"), customer(10, 1, "b"), customer(20, 1, "c")])
+    dated.publish("orders", [order(day, day, 1) for day in range(1, 29)])
+    dated.build()
+    stop, failures, seen = threading.Event(), [], set()
+
+    def read() -> None:
+        with psycopg.connect(warehouse_url, autocommit=True) as reader:
+            while not stop.is_set():
+                if count := dangling(reader):
+                    failures.append(count)
+                seen.add(reader.execute("select count(*) from marts.fct_order").fetchone())
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        # b never was, c began on another day: two keys vanish. The fact cannot follow: its own gate fails.
+        dated.publish("customers", [customer(1, 1, "a"), customer(22, 1, "c")], supersedes=wrong)
+        bad = dated.publish("orders", [order(5, 99, 1, amount=-1)])
+        done = dated.dbt("build")
+        assert not done.success
+        assert "is_true_fct_order_amount" in done.text
+        assert dangling(dated.warehouse) == 0
+        assert dated.query(
+            "select count(*), count(*) filter (where valid_from = valid_to) from marts.dim_customer"
+            " where customer_id = 1"
+        ) == [(4, 2)], "the members that are no more stay, where no as-of join finds them"
+        assert dated.query("select count(*) from ops.retired_key where relation = 'marts.dim_customer'") == [(2,)]
+        dated.publish("orders", [order(5, 99, 1)], supersedes=bad)
+        dated.build()
+    finally:
+        stop.set()
+        thread.join()
+    assert not failures, f"{len(failures)} reads saw facts without a member"
+    assert seen == {(28,), (29,)}
+    assert dated.query("select count(*) from ops.retired_key") == [(0,)]
+    assert dated.query("select name from marts.dim_customer where customer_id = 1 order by valid_from") == [
+        ("a",),
+        ("c",),
+    ]
+    assert [name for _, name, _ in facts(dated)] == ["a"] * 21 + ["c"] * 7 + ["a"]
+
+
+def test_a_retired_member_that_returns_is_a_member_again(dated: Small) -> None:
+    both = dated.publish("customers", [customer(1, 1, "a"), customer(10, 1, "b")])
+    dated.publish("orders", [order(15, 1, 1)])
+    dated.build()
+    one = dated.publish("customers", [customer(1, 1, "a")], supersedes=both)
+    dated.build("--exclude", "fct_order")
+    dated.publish("customers", [customer(1, 1, "a"), customer(10, 1, "b")], supersedes=one)
+    dated.build()
+    assert facts(dated) == [(1, "b", False)]
+    assert dated.query("select count(*) from ops.retired_key") == [(0,)]
+    dated.build(prefix="clean")
+    for table in ("dim_customer", "fct_order"):
+        assert dated.query(f"table marts.{table} except all table clean_marts.{table}") == []
+        assert dated.query(f"table clean_marts.{table} except all table marts.{table}") == []
+
+
+def test_an_error_about_a_value_does_not_show_the_value(dated: Small) -> None:
+    edit(
+        dated,
+        "marts/dim_customer.sql",
+        "customer_id, name, dbt_valid_from",
+        "customer_id, name::int::text as name, dbt_valid_from",
+    )
+    dated.publish("customers", [customer(1, 1, "Jane Doe")])
+    done = dated.dbt("build")
+    assert not done.success
+    assert "22P02" in done.text
+    assert "Jane" not in done.text
+    assert "Jane Doe" in dated.dbt("build", prefix="dev").text, "a developer sees it, in schemas of their own"
+
+
+def test_a_key_that_is_marked_personal_is_not_shown_when_it_is_there_twice(dated: Small) -> None:
+    path = dated.folder / "models" / "marts" / "m.yml"
+    path.write_text(
+        path.read_text().replace(
+            "{name: order_id, data_type: bigint}", "{name: order_id, data_type: bigint, meta: {personal: true}}"
+        )
+    )
+    edit(
+        dated,
+        "marts/fct_order.sql",
+        "from orders left join",
+        "from orders cross join (values (1), (2)) as twice left join",
+    )
+    dated.publish("orders", [order(2, 4711, 1)])
+    done = dated.dbt("build")
+    assert not done.success
+    assert "more than one row per (order_id)" in done.text
+    assert "4711" not in done.text
