@@ -10,7 +10,7 @@ import psycopg
 
 from sluice import settings
 from sluice.declarations.load import load_file
-from sluice.loading import shape
+from sluice.loading import log
 
 DAYS = 730  # of history, before BEGIN + DAYS
 BEGIN = "timestamptz '2024-01-01 00:00+00'"
@@ -48,7 +48,7 @@ class Logs:
         source = load_file(settings.home() / "include" / "sources" / "shop.yml")
         self.tables = source.tables
         for table in self.tables.values():
-            shape.ensure(connection, table)
+            log.create(connection, table)
 
     def publish(self, table: str, rows: str) -> int:
         """Append `rows`, a query of the business columns and `_at` (and `_delete` if some are tombstones), as one batch."""
