@@ -41,6 +41,8 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
         return batch
     batches.must_be_whole(connection, batch, "", batch.details["text_rows"])
     batches.must_be_whole(connection, batch, "typed", batch.details["typed_rows"])
+    if batches.touched(batch):
+        batches.must_be_whole(connection, batch, "touched", batch.details["touched"])
     _, table = batches.declared(batch)
     mapping = map_fields(table, batch.details["fields"], batch.details["constants"], batch.details["empty_is_null"])
     verdicts = [_judge_header(connection, table, batch, mapping)]
@@ -117,10 +119,11 @@ def judge_vanished(connection: psycopg.Connection, table: Table, batch: Batch) -
                 keys=landing_table(batch.batch_id, "keys"),
                 same_key=log.same_key(table, "present", "known"),
                 first=sql.Identifier(table.key[0]),
-                state=log.state_before(table, inclusive=table.mode is Mode.CURSOR),
+                state=log.state_before(table, inclusive=table.mode is Mode.CURSOR, touched=batches.touched(batch)),
             ),
             {"instant": batch.effective_at},
         ).fetchone()  # type: ignore[misc]
+        known += batch.details.get("unchanged", 0)
         verdict = judge_deletes(vanished, known, table.deletes.max_share, batch.batch_id)
         if verdict.refused and _approved(connection, batch, vanished):
             return Verdict(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg
 from psycopg import sql
@@ -45,6 +45,11 @@ class Batch:
 
 
 _COLUMNS = ", ".join(Batch.__dataclass_fields__)
+
+
+def touched(batch: Batch) -> sql.Identifier | None:
+    """The table of the keys that a batch may change, where it was compared with the extract before; None: all."""
+    return landing_table(batch.batch_id, "touched") if "compared_with" in batch.details else None
 
 
 def get(connection: psycopg.Connection, batch_id: int, *, lock: bool = False) -> Batch:
@@ -92,16 +97,23 @@ def must_be_whole(connection: psycopg.Connection, batch: Batch, part: str, expec
     count = None
     if there and there[0]:
         count = connection.execute(sql.SQL("select count(*) from {}").format(table)).fetchone()[0]  # type: ignore[index]
-    if count == expected:
-        return
+    if count != expected:
+        give_up(
+            connection,
+            batch,
+            f"landing holds {count or 0} rows of this batch where {expected} were landed, as after a crash of "
+            "the server",
+        )
+
+
+def give_up(connection: psycopg.Connection, batch: Batch, message: str) -> NoReturn:
+    """Abandon a batch whose unit has to be read anew, and say so."""
     drop_landing(connection, batch.batch_id)
-    message = f"landing holds {count or 0} rows of this batch where {expected} were landed"
     move(connection, batch.batch_id, "abandoned", verdict=message)
     lease.release(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
     connection.commit()
     raise LandingLost(
-        f"batch {batch.batch_id} ({batch.source}.{batch.table_name}, {batch.unit}): {message}, as after a crash of "
-        f"the server; "
+        f"batch {batch.batch_id} ({batch.source}.{batch.table_name}, {batch.unit}): {message}; "
         "nothing was published. Clear the task land, or run the DAG again: the unit is read anew"
     )
 

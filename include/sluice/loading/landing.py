@@ -7,6 +7,7 @@
 | `landing.b<id>_rejects` | what can't even become a row of text, with its bytes |
 | `landing.b<id>_gaps` | how far row numbers of a stream are to be moved, where rows were left out |
 | `landing.b<id>_keys` | all keys of the source, of a key scan |
+| `landing.b<id>_lines`, `_unseen`, `_touched` | how a full extract differs from the one before (`unchanged.py`) |
 | `landing.b<id>_rows` | a view that the audit makes: the typed rows in the shape of the change log |
 
 Most is committed at once: until the ledger says `landed` nobody believes what is here, and the next attempt drops it.
@@ -36,6 +37,7 @@ from sluice.loading.contract import TEMPORAL
 from sluice.loading.filling import Filled, Filling
 from sluice.loading.mapping import Mapping, map_fields
 from sluice.readers.base import Block
+from sluice.readers.lines import Comparison
 
 _GROUP = 1000  # rejects kept in memory before they are written
 _STREAMS = 2
@@ -120,6 +122,7 @@ class Landing:
         self._side: psycopg.Connection | None = None
         self.resumed: dict[str, Any] | None = None
         self.is_checkpointed = False
+        self.lines: Comparison | None = None
         self._clear()
 
     def __enter__(self) -> Landing:
@@ -380,5 +383,6 @@ def storable(raw: bytes) -> tuple[str | None, bytes | None]:
 
 def drop_landing(connection: psycopg.Connection, batch_id: int) -> None:
     """Remove all that a batch has in landing."""
-    for part in ("typed", "", "rejects", "gaps", "keys", "rows"):  # a view goes with the typed table
+    parts = ("typed", "", "rejects", "gaps", "keys", "rows", "lines", "unseen", "touched")
+    for part in parts:  # a view goes with the typed table
         connection.execute(sql.SQL("drop table if exists {} cascade").format(landing_table(batch_id, part)))

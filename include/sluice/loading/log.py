@@ -57,9 +57,27 @@ def spelled(declared: str) -> str:
     return short.get(declared, numeric if numeric.startswith("numeric") else declared)
 
 
-def state_before(table: Table, *, inclusive: bool) -> sql.Composable:
+def state_before(table: Table, *, inclusive: bool, touched: sql.Composable | None = None) -> sql.Composable:
     """The latest assertion about each key before (or at) `%(instant)s`, deleted ones included, from active batches
-    only."""
+    only; with `touched`, of the keys in that table."""
+    if touched is not None:
+        return sql.SQL(
+            """
+            select before.* from {touched} as touched
+            cross join lateral (
+                select log.* from {log} as log
+                where {same_key} and log._effective_at {operator} %(instant)s
+                    and not exists (select from ops.batch where batch_id = log._batch_id and superseded_seq is not null)
+                order by log._effective_at desc, log._sequence desc, log._row_hash desc
+                limit 1
+            ) as before
+            """
+        ).format(
+            touched=touched,
+            log=relation(table),
+            same_key=same_key(table, "log", "touched"),
+            operator=sql.SQL("<=" if inclusive else "<"),
+        )
     return sql.SQL(
         """
         select distinct on ({key}) log.*

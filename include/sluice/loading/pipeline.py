@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import psycopg
 
@@ -26,7 +26,7 @@ from sluice.errors import (
     StaleLease,
 )
 from sluice.loading import batch as batches
-from sluice.loading import checkpoint, circuit, contract, events, lease
+from sluice.loading import checkpoint, circuit, contract, events, lease, unchanged
 from sluice.loading.audit import audit_batch
 from sluice.loading.batch import Batch
 from sluice.loading.landing import Landing, drop_landing, storable
@@ -226,12 +226,12 @@ def _land_unit(connection: psycopg.Connection, source: Source, table: Table, uni
         with sink:
             if table.origin.rest:
                 sink.resume(unit.resumable, _resume_within(table))
-            read = reader_of(table).read(source, table, unit, sink)
+            read, compared = _read(connection, source, table, unit, sink, batch_id)
             sink.finish()
     except Exception as error:
         connection.rollback()
         raise _give_up(connection, table, batch_id, unit, sink, token, error) from None
-    rows = sink.text_rows + sink.typed_rows + sink.reject_count
+    rows = sink.text_rows + sink.typed_rows + sink.reject_count + compared.get("matched", 0)
     if unit.resumable:
         _forget_attempts(connection, source.source, table.name, batch_id, unit)
     if reason := _nothing_new(connection, table, batch_id, unit, read):
@@ -246,10 +246,27 @@ def _land_unit(connection: psycopg.Connection, source: Source, table: Table, uni
         return None
     batches.move(connection, batch_id, "landed", rows_read=rows, rows_quarantined=sink.reject_count, **_known(read))
     batches.add_details(connection, batch_id, text_rows=sink.text_rows, typed_rows=sink.typed_rows, gaps=sink.gap_count)
+    batches.add_details(connection, batch_id, **compared)
     if read.clock_back:
         events.clock_went_back(connection, table, batch_id, read.clock_back)
     connection.commit()
     return batch_id
+
+
+def _read(
+    connection: psycopg.Connection, source: Source, table: Table, unit: Unit, sink: Landing, batch_id: int
+) -> tuple[Read, dict[str, Any]]:
+    """Land what a unit holds, and what comparing it with the extract before found out, if it could be compared."""
+    sink.lines = unchanged.comparison(connection, table, unit, batch_id)
+    read = reader_of(table).read(source, table, unit, sink)
+    if sink.lines is None:
+        return read, {}
+    found = unchanged.settle(connection, table, unit, batch_id, read, sink.lines)
+    if found is None:
+        sink.lines.known = None
+        read = reader_of(table).read(source, table, unit, sink)
+        found = unchanged.settle(connection, table, unit, batch_id, read, sink.lines) or {}
+    return read, found
 
 
 def _give_up(

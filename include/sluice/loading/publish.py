@@ -11,7 +11,7 @@ from psycopg import sql
 from sluice.declarations import Mode, Table
 from sluice.errors import GateRefused, StaleLease
 from sluice.loading import batch as batches
-from sluice.loading import contract, lease, log, rows
+from sluice.loading import contract, lease, log, rows, unchanged
 from sluice.loading.audit import judge_vanished
 from sluice.loading.batch import Batch, record_check
 from sluice.loading.landing import drop_landing, landing_table
@@ -52,7 +52,10 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
         connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sluice:log:{table.log_name}"])
         lease.check(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
         landed = batch.rows_read - batch.rows_quarantined - batch.rows_duplicate
-        batches.must_be_whole(connection, batch, "rows", landed)
+        batches.must_be_whole(connection, batch, "rows", landed - batch.details.get("unchanged", 0))
+        if batches.touched(batch):
+            batches.must_be_whole(connection, batch, "touched", batch.details["touched"])
+            unchanged.must_be_current(connection, batch)
         if "keys" in batch.details:
             batches.must_be_whole(connection, batch, "keys", batch.details["keys"])
         _judge_again(connection, table, batch)
@@ -63,10 +66,11 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
         applied, deleted = write(connection, table, batch, earlier)
         _keep_statistics(connection, table, applied)
         # counted, not inferred: what landed and was neither applied nor rejected must be what the log held already
-        unchanged = 0 if table.mode is Mode.APPEND else landed - applied
+        rest = 0 if table.mode is Mode.APPEND else landed - applied
         replaced = earlier if table.mode is not Mode.CURSOR else []
-        _enter(connection, table, batch, (applied, unchanged, deleted), replaced)
+        _enter(connection, table, batch, (applied, rest, deleted), replaced)
         _say_what_changed(connection, batch, replaced)
+        unchanged.remember(connection, table, batch)
         lease.release(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
         drop_landing(connection, batch_id)
     connection.commit()
@@ -287,7 +291,8 @@ def _assert_state(connection: psycopg.Connection, table: Table, batch: Batch, ea
         differs=sql.SQL("true")
         if batch.deletes_withheld
         else differs.format(
-            state=log.state_before(table, inclusive=False), same_key=log.same_key(table, "before", "landed")
+            state=log.state_before(table, inclusive=False, touched=batches.touched(batch)),
+            same_key=log.same_key(table, "before", "landed"),
         ),
     )
     applied = connection.execute(_insert(table, batch.batch_id, asserted), parameters).rowcount
@@ -339,7 +344,7 @@ def _bury(connection: psycopg.Connection, table: Table, batch: Batch, *, inclusi
         key=log.names(table.key),
         nulls=nulls,
         deleted=contract.DELETED_HASH,
-        state=log.state_before(table, inclusive=inclusive),
+        state=log.state_before(table, inclusive=inclusive, touched=batches.touched(batch)),
         keys=landing_table(batch.batch_id, "keys"),
         same_key=log.same_key(table, "present", "known"),
     )

@@ -16,7 +16,7 @@ from sluice.loading.batch import Batch
 from sluice.loading.landing import landing_table
 from sluice.loading.mapping import Mapping, Values
 
-_READS_KEY = ("TYPE", "NULL_KEY", "NOT_FINITE", "PRECISION")  # a key that breaks one of these can't be read
+READS_KEY = ("TYPE", "NULL_KEY", "NOT_FINITE", "PRECISION")  # a key that breaks one of these can't be read
 
 
 def judge(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping) -> None:
@@ -37,7 +37,7 @@ def judge(connection: psycopg.Connection, table: Table, batch: Batch, mapping: M
         batch.batch_id,
         "landed",
         rows_quarantined=batch.rows_quarantined + broken,  # those that never became a row were counted at landing
-        rows_duplicate=duplicates,
+        rows_duplicate=duplicates + batch.details.get("repeated", 0),
         deletes_withheld=withheld,
     )
 
@@ -85,7 +85,7 @@ def _quarantine(
     """
     if not rules:
         return 0
-    unreadable = [rule.broken for rule in rules if rule.column in table.key and rule.code in _READS_KEY]
+    unreadable = [rule.broken for rule in rules if rule.column in table.key and rule.code in READS_KEY]
     connection.execute("drop table if exists pg_temp.broken")
     # the insert below could not use parallel workers, this can
     count = connection.execute(

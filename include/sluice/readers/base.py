@@ -15,6 +15,7 @@ import xxhash
 from sluice import settings
 from sluice.declarations import Source, Table
 from sluice.errors import SourceUnavailable
+from sluice.readers.lines import Comparison
 
 UTC = UTC
 # of a session at a Postgres source: that values are written in one way only
@@ -126,6 +127,7 @@ class Sink(Protocol):
     """
 
     resumed: dict[str, Any] | None
+    lines: Comparison | None  # for full extracts whose lines can be compared with those of the extract before
 
     @property
     def types(self) -> dict[str, str]: ...

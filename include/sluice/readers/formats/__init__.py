@@ -44,7 +44,7 @@ def _read(table: Table, options: Any, paths: list[Path], unit: Unit, sink: Sink)
     match options:
         case Csv():
             with dialect.plain(options, paths, unit.name) as plain:
-                result = csv.read(table, plain.dialect, plain.path, unit, sink)
+                result = csv.read_differences(table, plain.dialect, plain.path, unit, sink)
             result.control_total = plain.control_total
             return result
         case JsonLines():

@@ -6,7 +6,9 @@ Dialects that the server's parser does not know are read record by record, as te
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +18,11 @@ from sluice.errors import GateRefused
 from sluice.readers.base import Digest, Read, Sink, Unit
 from sluice.readers.formats.blocks import MAX_RECORD, NO_QUOTE, Shape, split
 from sluice.readers.formats.dialect import SERVER_ENCODINGS
+from sluice.readers.lines import Comparison, NotPlain, plain_lines
 from sluice.readers.postgres import source_fields
 
 BOM = b"\xef\xbb\xbf"
+_BLOCK = 1 << 18
 
 
 def read(table: Table, dialect: Csv, path: Path, unit: Unit, sink: Sink) -> Read:
@@ -40,6 +44,74 @@ def read(table: Table, dialect: Csv, path: Path, unit: Unit, sink: Sink) -> Read
             sink.blocks(split(Shape(dialect, len(header)), hashed), options)
     result.content_hash, result.bytes_read = digest.hex(), digest.size
     return result
+
+
+# -- full extracts: only the lines that the extract before this one did not have -------------------------------
+
+
+def read_differences(table: Table, dialect: Csv, path: Path, unit: Unit, sink: Sink) -> Read:
+    """Like `read`; but of a full extract that can be compared with the one before, only its new lines are landed."""
+    lines = sink.lines
+    if lines is None or path.stat().st_size < lines.smallest:
+        return read(table, dialect, path, unit, sink)
+    with path.open("rb") as file:
+        header = _header(dialect, file, unit) if dialect.header else source_fields(table)
+    shape = _shape(table, dialect, header)
+    if lines.known is not None and lines.known_shape == shape:
+        lines.begin(shape, compare=True)
+        result, digest = Read(header, empty_is_null=True, header=header), Digest()
+        sink.create(header)
+        try:
+            sink.rows(_new_records(dialect, path, len(header), lines, digest))
+        except NotPlain:
+            lines.known = None
+        else:
+            result.content_hash, result.bytes_read = digest.hex(), digest.size
+            return result
+    result = read(table, dialect, path, unit, sink)
+    lines.begin(shape, compare=False)
+    try:
+        for _ in _scan(dialect, path, lines, Digest()):
+            pass
+    except NotPlain:
+        lines.give_up()
+    return result
+
+
+def _shape(table: Table, dialect: Csv, header: list[str]) -> str:
+    """Changes when the same line may mean another row."""
+    text = json.dumps([table.model_dump(mode="json"), dialect.model_dump(mode="json"), header], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _scan(dialect: Csv, path: Path, lines: Comparison, digest: Digest) -> Iterator[tuple[int, list[bytes], list[int]]]:
+    """Blocks of records: how many came earlier, their lines, and which of them are new, by index."""
+    before, header = 0, dialect.header
+    with path.open("rb") as file:
+        hashed = digest.reading(file)
+        if hashed.peek(3)[:3] == BOM:
+            hashed.read(3)
+        for block in plain_lines(iter(lambda: hashed.read(_BLOCK), b""), dialect):
+            records = block[1:] if header else block
+            header = False
+            yield before, records, lines.take(records, before)
+            before += len(records)
+
+
+def _new_records(
+    dialect: Csv, path: Path, width: int, lines: Comparison, digest: Digest
+) -> Iterator[tuple[int, list[str | None]]]:
+    """The new lines as rows. One that is damaged needs the care of the whole reader."""
+    parser = Shape(dialect, width).parser()
+    for before, records, new in _scan(dialect, path, lines, digest):
+        for index in new:
+            try:
+                record = next(csv.reader([records[index].decode(dialect.encoding)], strict=True, **parser))
+            except (csv.Error, UnicodeDecodeError):
+                raise NotPlain from None
+            if len(record) != width:
+                raise NotPlain
+            yield before + index + 1, list(record)
 
 
 def _copy_options(dialect: Csv) -> str | None:

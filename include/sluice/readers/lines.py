@@ -1,0 +1,112 @@
+"""The lines of a file as 64-bit hashes, to find those that the extract before this one did not have.
+
+Only where each line is one record: a file with a line break inside quotes, with an empty line, a NUL byte or a lone
+carriage return is not plain, and is read as if nobody had ever looked at its lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from xxhash import xxh3_64_intdigest
+
+from sluice.declarations.files import Csv
+
+Hashes = npt.NDArray[np.uint64]
+_LONGEST = 64 << 20  # bytes of one line
+
+
+class NotPlain(Exception):
+    """The file can't be told apart by its lines."""
+
+
+@dataclass
+class Comparison:
+    """What a reader finds out about the lines of one full extract.
+
+    `known` are the hashes of the extract before, sorted and each once, if there is one to compare with; `shape` says
+    how its lines were read. Afterwards `positions` and `hashes` are of the lines to remember, those not known.
+    """
+
+    smallest: int  # bytes; a smaller file is not worth it
+    known: Hashes | None = None
+    known_shape: str = ""
+    known_seq: int = -1
+    shape: str = ""
+    compared: bool = False  # only lines that are not known have been landed
+    matched: int = 0  # lines that are
+    positions: list[Hashes] = field(default_factory=list)
+    hashes: list[Hashes] = field(default_factory=list)
+
+    def begin(self, shape: str, *, compare: bool) -> None:
+        """Forget what was found out so far, and begin with the first line."""
+        self.shape, self.compared, self.matched = shape, compare, 0
+        self.positions, self.hashes = [], []
+        self._seen = np.zeros(0 if self.known is None else len(self.known), dtype=bool)
+
+    def give_up(self) -> None:
+        """The lines say nothing: neither now nor to the next extract."""
+        self.begin("", compare=False)
+
+    def take(self, lines: list[bytes], before: int) -> list[int]:
+        """Which of these lines are to be landed, by index; `before` is how many lines came earlier."""
+        found = np.fromiter(map(xxh3_64_intdigest, lines), np.uint64, len(lines))
+        new = np.arange(len(lines))
+        if self.compared and self.known is not None and len(self.known):
+            at = np.searchsorted(self.known, found)
+            at[at == len(self.known)] = 0
+            same = self.known[at] == found
+            self._seen[at[same]] = True
+            self.matched += int(same.sum())
+            new = new[~same]
+            found = found[~same]
+        self.positions.append((new + before + 1).astype(np.uint64))
+        self.hashes.append(found)
+        return new.tolist()
+
+    @property
+    def seen(self) -> int:
+        """How many of the known lines are there still."""
+        return int(self._seen.sum())
+
+    @property
+    def unseen(self) -> Hashes:
+        """The known lines that are there no more."""
+        assert self.known is not None
+        return self.known[~self._seen]
+
+
+def plain_lines(blocks: Iterable[bytes], dialect: Csv) -> Iterator[list[bytes]]:
+    """The lines of a file, header included, a block at a time. Raises `NotPlain`."""
+    try:
+        quote = dialect.quote.encode(dialect.encoding) if dialect.quote else None
+        if dialect.escape or "\n".encode(dialect.encoding) != b"\n":
+            raise NotPlain
+    except UnicodeEncodeError:
+        raise NotPlain from None
+    rest = b""
+    for block in blocks:
+        rest += block
+        end = rest.rfind(b"\n") + 1
+        if end:
+            yield _split(rest[:end], quote)
+            rest = rest[end:]
+        elif len(rest) > _LONGEST:
+            raise NotPlain
+    if rest:
+        yield _split(rest + b"\n", quote)
+
+
+def _split(text: bytes, quote: bytes | None) -> list[bytes]:
+    """Whole lines, without their ends. Raises `NotPlain` if one is not a record of its own."""
+    if b"\r" in text and text.count(b"\r") != text.count(b"\r\n"):
+        raise NotPlain
+    if b"\0" in text or b"\n\n" in text or b"\n\r\n" in text or text.startswith((b"\n", b"\r\n")):
+        raise NotPlain
+    lines = text[:-1].split(b"\n")
+    if quote and quote in text and any(line.count(quote) & 1 for line in lines):
+        raise NotPlain
+    return lines
