@@ -3,18 +3,26 @@
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from sluice.runtime.ports import free_port
 from sluice.runtime.postgres import EmbeddedPostgres
 
 _OWNER = "sluice"
 _TEMPLATE = "sluice_template"
+_WAREHOUSE = "warehouse"  # the same name in every test: dbt parses a project anew when its database has another
+
+
+def pytest_configure() -> None:
+    """A run that is ended from outside, by CI's limit for instance, stops its servers as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("ended by SIGTERM", returncode=143))
 
 
 class PostgresForTests:
@@ -24,11 +32,19 @@ class PostgresForTests:
         self.server = server
         self._numbers = itertools.count(1)
 
-    def database(self, template: str | None = None) -> str:
+    def database(self, template: str = "template1", name: str | None = None) -> str:
         """The URL of a new database, entered as its owner: as `make run` does, without a superuser's
-        rights."""
-        name = f"test_{next(self._numbers)}"
-        self.server.create_database(name, owner=_OWNER, template=template)
+        rights. Copied as files, which costs less than half of what writing it to the log does."""
+        name = name or f"test_{next(self._numbers)}"
+        statement = sql.SQL("create database {} owner {} template {} strategy file_copy").format(
+            *map(sql.Identifier, (name, _OWNER, template))
+        )
+        with psycopg.connect(self.server.url("postgres"), autocommit=True) as connection:
+            connection.execute(statement)
+        return self.url(name)
+
+    def url(self, name: str) -> str:
+        """How its owner enters a database of this name."""
         return self.server.url(name, _OWNER)
 
     def superuser_url(self, url: str) -> str:
@@ -69,15 +85,14 @@ def postgres() -> Iterator[PostgresForTests]:
 def _ledger_template(postgres: PostgresForTests) -> str:
     from sluice.ledger import migrate
 
-    postgres.server.create_database(_TEMPLATE, owner=_OWNER)
-    migrate(postgres.server.url(_TEMPLATE, _OWNER))
+    migrate(postgres.database(name=_TEMPLATE))
     return _TEMPLATE
 
 
 @pytest.fixture
 def warehouse_url(postgres: PostgresForTests, _ledger_template: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A fresh warehouse with an empty ledger; `sluice.settings.warehouse_url()` names it too."""
-    url = postgres.database(_ledger_template)
+    url = postgres.database(_ledger_template, _WAREHOUSE)
     monkeypatch.setenv("SLUICE_WAREHOUSE_URL", url)
     yield url
     postgres.drop(url)

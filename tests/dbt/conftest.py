@@ -132,32 +132,49 @@ def _environment(warehouse_url: str) -> dict[str, str]:
 
 @pytest.fixture
 def small(
-    tmp_path: Path, warehouse: psycopg.Connection, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, warehouse: psycopg.Connection, warehouse_url: str, monkeypatch: pytest.MonkeyPatch, parsed: Path
 ) -> Iterator[Small]:
     """The project in a folder and a warehouse of its own; a test may change both."""
     folder = tmp_path / "project"
     shutil.copytree(Path(__file__).parent / "project", folder)
     for name, value in _environment(warehouse_url).items():
         monkeypatch.setenv(name, value)
-    return Small(folder, warehouse)
+    made = Small(folder, warehouse)
+    shutil.copytree(_parsed_project(made, parsed), folder / "target", dirs_exist_ok=True)
+    return made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What dbt knows of the project once it was parsed; a test that changes a file has that file parsed again."""
+    return tmp_path_factory.mktemp("parsed")
+
+
+def _parsed_project(small: Small, parsed: Path) -> Path:
+    state = Path("target", "partial_parse.msgpack")
+    if not (parsed / state.name).exists():
+        assert small.dbt("parse").success
+        shutil.copy(small.folder / state, parsed)
+    return parsed
+
+
+@pytest.fixture(scope="session")
 def _shared(postgres: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Small, str]]:
     url = postgres.database()
     migrate(url)
     folder = tmp_path_factory.mktemp("shared") / "project"
     shutil.copytree(Path(__file__).parent / "project", folder)
-    with psycopg.connect(url, autocommit=True) as warehouse, pytest.MonkeyPatch.context() as patch:
-        for name, value in _environment(url).items():
-            patch.setenv(name, value)
+    with psycopg.connect(url, autocommit=True) as warehouse:
         made = Small(folder, warehouse)
-        for prefix in ("", "clean"):
-            os.environ["SLUICE_SCHEMA_PREFIX"] = prefix
-            from dbt.cli.main import dbtRunner
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in _environment(url).items():
+                patch.setenv(name, value)
+            for prefix in ("", "clean"):
+                patch.setenv("SLUICE_SCHEMA_PREFIX", prefix)
+                from dbt.cli.main import dbtRunner
 
-            options = ["--project-dir", str(folder), "--profiles-dir", str(ROOT / "dbt_project"), "--quiet"]
-            made.manifests[prefix] = dbtRunner().invoke(["parse", *options]).result
+                options = ["--project-dir", str(folder), "--profiles-dir", str(ROOT / "dbt_project"), "--quiet"]
+                made.manifests[prefix] = dbtRunner().invoke(["parse", *options]).result
         yield made, url
     postgres.drop(url)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sluice.readers import transport
+from sluice.readers import places
 from sluice.runtime import postgres, surroundings
 from sluice.runtime.airflow import AirflowStack
 from sluice.runtime.layout import Layout
@@ -158,7 +158,7 @@ def test_connections_can_be_read(components):
 def test_ourairports_is_read_from_its_public_address(components, monkeypatch):
     value = components["worker"]["environment"]["AIRFLOW_CONN_OURAIRPORTS"]
     monkeypatch.setenv("AIRFLOW_CONN_OURAIRPORTS", value)
-    assert transport._base("ourairports") + "/" == surroundings.PUBLIC_OURAIRPORTS
+    assert places.place_of("ourairports").base + "/" == surroundings.PUBLIC_OURAIRPORTS
 
 
 def test_the_warehouse_and_the_metadata_can_be_elsewhere(home, secrets):

@@ -6,6 +6,7 @@ import itertools
 import textwrap
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 import psycopg
@@ -18,17 +19,24 @@ from sluice.loading import Published, RunContext, load
 class World:
     """What a test declares, delivers and loads."""
 
-    def __init__(self, root: Path, warehouse: psycopg.Connection, source_url: str) -> None:
+    def __init__(self, root: Path, warehouse: psycopg.Connection, make_source: Callable[[], str]) -> None:
         self.sources, self.files = root / "sources", root / "files"
         self.sources.mkdir()
         self.files.mkdir()
         self.warehouse = warehouse
-        self.source_url = source_url
+        self._make_source = make_source
         self._runs = itertools.count(1)
+
+    @cached_property
+    def source_url(self) -> str:
+        """The database behind the connection `db`; made for the tests that read it."""
+        return self._make_source()
 
     def declare(self, tables: str, *, name: str = "shop", head: str = "") -> None:
         """Write the declaration of a source; `tables` is the YAML below `tables:`."""
         text = f"source: {name}\ndescription: a test\nowner: tests\n{head}tables:\n"
+        if "connection: db" in tables + head:
+            self.source_url  # noqa: B018
         (self.sources / f"{name}.yml").write_text(text + textwrap.indent(textwrap.dedent(tables), "  "))
 
     def deliver(self, path: str, content: str | bytes) -> Path:
@@ -85,13 +93,13 @@ def world(
     tmp_path: Path, warehouse: psycopg.Connection, postgres: object, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
     """A fresh world."""
-    source_url = postgres.database()  # type: ignore[attr-defined]
-    made = World(tmp_path, warehouse, source_url)
+    made = World(tmp_path, warehouse, lambda: postgres.database(name="source"))  # type: ignore[attr-defined]
     monkeypatch.setenv("SLUICE_SOURCES_DIR", str(made.sources))
     monkeypatch.setenv("AIRFLOW_CONN_DROP", f"file://{made.files}")
-    monkeypatch.setenv("AIRFLOW_CONN_DB", source_url)
+    monkeypatch.setenv("AIRFLOW_CONN_DB", postgres.url("source"))  # type: ignore[attr-defined]
     yield made
-    postgres.drop(source_url)  # type: ignore[attr-defined]
+    if "source_url" in vars(made):
+        postgres.drop(made.source_url)  # type: ignore[attr-defined]
 
 
 class Killed(BaseException):

@@ -15,6 +15,7 @@ import pytest
 from sluice import settings
 from sluice.runtime.ports import free_port, is_free
 
+pytestmark = pytest.mark.timeout(600)
 PORTS = ("SLUICE_POSTGRES_PORT", "SLUICE_WEB_PORT", "SLUICE_SHOP_PORT", "SLUICE_DELIVERIES_PORT")
 # The good one publishes a batch as an ingest does; the bad one fails; neither emits an asset event.
 DAGS = """
@@ -81,7 +82,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 def run(project: dict[str, str], *arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "sluice.runtime.run", *arguments]
-    return subprocess.run(command, env=project, capture_output=True, text=True, timeout=280)
+    return subprocess.run(command, env=project, capture_output=True, text=True, timeout=570)
+
+
+def said(project: dict[str, str], done: subprocess.CompletedProcess) -> str:
+    """What the run and its tasks wrote: for the message of a test that fails."""
+    logs = Path(project["SLUICE_STATE_DIR"], "logs", "tasks").rglob("*.log")
+    return "\n".join([done.stdout, done.stderr, *(log.read_text()[-2000:] for log in logs)])
 
 
 def left_behind(project: dict[str, str]) -> list[str]:
@@ -99,7 +106,7 @@ def left_behind(project: dict[str, str]) -> list[str]:
 @pytest.mark.end_to_end
 def test_once_succeeds_and_leaves_nothing_running(project: dict[str, str]) -> None:
     done = run(project, "--once")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, said(project, done)
     assert "good.rows" in done.stdout
     assert "SUCCEEDED: every task and every gate passed; 7 changed rows" in done.stdout
     assert "warehouse" in done.stdout

@@ -134,6 +134,8 @@ def _each(batch_ids: list[int], step: Callable[[psycopg.Connection, int], T]) ->
             except psycopg.OperationalError:
                 raise  # the warehouse is gone: that is about no batch
             except psycopg.Error as error:
+                if connection.closed:  # by a limit of the session, which is no OperationalError
+                    raise psycopg.OperationalError(str(error)) from error
                 connection.rollback()
                 problems.append(LedgerError(f"batch {batch_id}: {_primary(error)}; it was left as it was"))
     return done, problems
