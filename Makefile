@@ -33,8 +33,9 @@ help: ## Show this list
 run: $(VENV)/.run
 	@exec $(BIN)/python -m sluice.runtime.run $(if $(ONCE),--once)
 
+# All of them by two workers; what ARGS names, by one process, so that -x, --pdb and -s mean what they always do.
 test: $(VENV)/.dev
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest $(or $(ARGS),-n 2)
 
 prove: $(VENV)/.dev
 	@exec $(BIN)/python -m tests.prove $(ARGS)

@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -23,6 +24,34 @@ _WAREHOUSE = "warehouse"  # the same name in every test: dbt parses a project an
 def pytest_configure() -> None:
     """A run that is ended from outside, by CI's limit for instance, stops its servers as Ctrl-C does."""
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("ended by SIGTERM", returncode=143))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several workers, what drives a real scheduler goes first: it takes longest."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _worker_group(item.nodeid) != "end_to_end")
+
+
+def _worker_group(nodeid: str) -> str:
+    """Tests that share a costly fixture, or the machine, share a worker; all others do so by file."""
+    file = nodeid.split("::")[0]
+    folder = file.split("/")[1]
+    if folder == "end_to_end" or file == "tests/runtime/test_run.py":
+        return "end_to_end"
+    return folder if folder in ("dags", "profiling", "shop") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What `-n` shares out is groups of tests. (xdist's own `loadgroup` does not see its groups under pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _worker_group(nodeid)
+
+    config.option.loadscopereorder = False
+    return Groups(config, log)
 
 
 class PostgresForTests:
