@@ -10,7 +10,7 @@ import pytest
 
 from tests.end_to_end.conftest import ROOT, Running
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1200)]
 _DAY = "2026-01-03"
 
 

@@ -165,7 +165,7 @@ class Digest:
         """One hash for all parts, in their order."""
         if len(parts) == 1:
             return parts[0].hex()
-        return xxhash.xxh3_128_hexdigest("".join(part.hex() for part in parts))
+        return xxhash.xxh3_128_hexdigest("".join(part.hex() for part in parts).encode())
 
     def add(self, block: bytes) -> None:
         """One more block has passed."""
