@@ -6,7 +6,6 @@ A format is given whole, local, unpacked files: one, or the members of an archiv
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,15 @@ from sluice.declarations.files import Csv, Custom, Excel, FixedWidth, Json, Json
 from sluice.errors import GateRefused, SluiceError
 from sluice.readers.base import Read, Sink, Unit
 from sluice.readers.formats import csv, dialect, jsonl
-from sluice.readers.formats.excel import ExcelReader
-from sluice.readers.formats.fixed import FixedReader
-from sluice.readers.formats.json import JsonReader
-from sluice.readers.formats.parquet import ParquetReader
 from sluice.readers.formats.records import RecordFormat
-from sluice.readers.formats.xml import XmlReader
 
-_RECORDS: dict[type, Callable[[Any], RecordFormat]] = {
-    Json: JsonReader,
-    Xml: XmlReader,
-    Excel: ExcelReader,
-    FixedWidth: FixedReader,
-    Parquet: ParquetReader,
+# Imported when a file of the kind is read: a load of CSV need not hold openpyxl and pyarrow in memory.
+_RECORDS: dict[type, str] = {
+    Json: "json:JsonReader",
+    Xml: "xml:XmlReader",
+    Excel: "excel:ExcelReader",
+    FixedWidth: "fixed:FixedReader",
+    Parquet: "parquet:ParquetReader",
 }
 
 
@@ -53,7 +48,13 @@ def _read(table: Table, options: Any, paths: list[Path], unit: Unit, sink: Sink)
         case Custom():
             return _custom(options).read(table, paths, unit, sink)
         case _:
-            return _RECORDS[type(options)](options).read(table, paths, unit, sink)
+            return _record_format(options).read(table, paths, unit, sink)
+
+
+def _record_format(options: Any) -> RecordFormat:
+    module, name = _RECORDS[type(options)].split(":")
+    found: RecordFormat = getattr(importlib.import_module(f"{__name__}.{module}"), name)(options)
+    return found
 
 
 def _custom(options: Custom) -> RecordFormat:
