@@ -80,6 +80,6 @@ def test_the_grid_shows_every_model_as_a_task(page: object, running: Running, pi
     page.get_by_label("Grid", exact=False).first.click(timeout=60_000)  # type: ignore[attr-defined]
     page.get_by_text("gate_marts").first.wait_for(timeout=60_000)  # type: ignore[attr-defined]
     page.get_by_label("Expand all", exact=False).first.click()  # type: ignore[attr-defined]
-    page.get_by_text("fct_order_line", exact=False).first.wait_for(timeout=30_000)  # type: ignore[attr-defined]
+    page.get_by_text("fct_order_line", exact=False).first.wait_for(timeout=60_000)  # type: ignore[attr-defined]
     page.wait_for_timeout(1500)  # type: ignore[attr-defined]
     page.screenshot(path=pictures / "warehouse-grid.png")  # type: ignore[attr-defined]

@@ -60,7 +60,7 @@ states = st.dictionaries(st.integers(1, 4), st.sampled_from(["a", "b", "c", "x"]
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     extracts=st.lists(states, min_size=2, max_size=4),
     order=st.permutations(range(4)),
