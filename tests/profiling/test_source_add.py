@@ -108,7 +108,7 @@ def test_real_files_of_ourairports_load_without_a_rejected_row(home: Home, tmp_p
     with tarfile.open(ARCHIVE, "r|xz") as archive:  # they stand at its beginning; the rest stays packed
         while wanted and (member := archive.next()):
             if member.name in wanted:
-                archive.extract(member, tmp_path, filter="data")
+                archive.extract(member, tmp_path)
                 wanted.remove(member.name)
     newest = tmp_path / "ourairports" / days[-1]
     for table in tables:
