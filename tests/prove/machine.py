@@ -105,6 +105,7 @@ class Machine:
         self.modes = {"customers": example.customers, "orders": example.orders}
         self.delivered: dict[str, dict[tuple[int, int], Any]] = {"customers": {}, "orders": {}}
         self.has_tier = False
+        self.stamps: dict[int, int] = {}  # key of a polled row → its latest stamp
         for schema in ("ops", *_SCHEMAS, *(f"clean_{name}" for name in _SCHEMAS)):
             self.admin.execute(f"drop schema if exists {schema} cascade")
         migrate(self.url)
@@ -164,7 +165,12 @@ class Machine:
             case "cursor":
                 self.source.execute("update clock set now = now + interval '1 minute'")
                 self.source.execute("truncate orders")
-                for key, ((customer, amount, ordered), at) in step.rows.items():
+                # a stamp never goes back: of a row that says so, the version with the later one is the later
+                for key, (_, at) in step.rows.items():
+                    self.stamps[key] = max(at, self.stamps.get(key, at))
+                rows = {key: (values, self.stamps[key]) for key, (values, _) in step.rows.items()}
+                self.delivered[step.table][step.unit] = rows
+                for key, ((customer, amount, ordered), at) in rows.items():
                     values = [key, customer, amount, day(ordered), day(at)]
                     self.source.execute("insert into orders values (%s, %s, %s, %s, %s)", values)
 
@@ -335,19 +341,19 @@ class Machine:
 
     def _ranks(self) -> Any:
         """How content decides: by the row's hash. One content has one hash, whatever its batch."""
-        ranks: dict[tuple, str] = {}
+        ranks: dict[tuple, int] = {}
         for table in ("customers", "orders"):
             columns = ", ".join(list(_COLUMNS[table])[1:])
             key = next(iter(_COLUMNS[table]))
             rows = self.admin.execute(
-                f"select {key}, _effective_at, _sequence, {columns}, array_agg(distinct _row_hash::text) from"
+                f"select {key}, _effective_at, _sequence, {columns}, array_agg(distinct _row_hash) from"
                 f" staging.shop__{table} where _op = 'upsert' group by {key}, _effective_at, _sequence, {columns}"
             )
             for number, at, n, *values, hashes in rows:
                 assert len(hashes) == 1 or self.has_tier, "one content, one hash"
                 ranks[table, number, _stamp(at), n, tuple(map(_plain, values))] = max(hashes)
         both = {key[1:]: value for key, value in ranks.items()}
-        return lambda said: both.get((said.key, said.at, said.n, said.values), "")
+        return lambda said: both.get((said.key, said.at, said.n, said.values), -(2**63))
 
     def _staging(self, view: str, key: str, values: str) -> dict[int, list[tuple]]:
         """What a log means: per key, one saying per instant, without those that repeat the one before."""
