@@ -76,6 +76,7 @@ def test_the_graph_of_an_ingest_dag_has_a_group_for_each_table(page: object, run
 
 
 def test_the_grid_shows_every_model_as_a_task(page: object, running: Running, pictures: Path) -> None:
+    page.set_viewport_size({"width": 1500, "height": 1450})  # type: ignore[attr-defined]  # rows out of sight are not drawn
     page.goto(f"{running.web_url}/dags/warehouse")  # type: ignore[attr-defined]
     page.get_by_label("Grid", exact=False).first.click(timeout=60_000)  # type: ignore[attr-defined]
     page.get_by_text("gate_marts").first.wait_for(timeout=60_000)  # type: ignore[attr-defined]
