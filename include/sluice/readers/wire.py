@@ -107,15 +107,22 @@ def pipe(
         writes = [stack.enter_context(sink.binary(columns, start=start)) for _ in texts]
         try:
             asyncio.run(_all(conn_id, snapshot, texts, writes, digests, threads))
-        except* (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as errors:
-            first = errors.exceptions[0]
-            while isinstance(first, ExceptionGroup):
-                first = first.exceptions[0]
-            kind = type(first).__name__
+        except Exception as error:  # a group, when one stream broke or both
+            broke = _of_the_source(error)
+            if broke is None:
+                raise
+            kind = type(broke).__name__
             raise SourceUnavailable(
                 f"connection {conn_id}: reading broke off ({kind}); nothing was published", kind=kind
             ) from None
     return digests
+
+
+def _of_the_source(error: BaseException) -> BaseException | None:
+    """The first error that the source made, in a group of any depth; None if there is none."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(_of_the_source, error.exceptions)), None)
+    return error if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | OSError) else None
 
 
 async def _all(
