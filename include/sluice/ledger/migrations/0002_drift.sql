@@ -9,15 +9,3 @@ create table ops.contract (
     first_seen timestamptz not null default clock_timestamp(),
     primary key (source, table_name, contract_hash)
 );
-
--- Columns that a log gained by `drift.new_column: evolve`; the declaration has the last word once it names them.
-create table ops.evolved_column (
-    source text not null,
-    table_name text not null,
-    column_name text not null,
-    field text not null,
-    type text not null,
-    batch_id bigint references ops.batch (batch_id),
-    created_at timestamptz not null default clock_timestamp(),
-    primary key (source, table_name, column_name)
-);
