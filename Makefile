@@ -28,7 +28,7 @@ help: ## Show this list
 	@echo "make bench-load     the loader against psql \\\copy, pandas, dlt, sling and ingestr; ARGS='--help' lists its options"
 	@echo "make lock           compile requirements*.in into the pinned, hashed requirements*.txt"
 	@echo
-	@echo "Ports: SLUICE_POSTGRES_PORT=55432 SLUICE_WEB_PORT=8080 SLUICE_SHOP_PORT=8099 SLUICE_DELIVERIES_PORT=8098"
+	@echo "Ports: SLUICE_POSTGRES_PORT=55432 SLUICE_WEB_PORT=8080 SLUICE_SHOP_PORT=8099 SLUICE_DELIVERIES_PORT=8098 SLUICE_EXPORTER_PORT=9464"
 
 run: $(VENV)/.run
 	@exec $(BIN)/python -m sluice.runtime.run $(if $(ONCE),--once)

@@ -34,7 +34,13 @@ from sluice.runtime.progress import Progress
 from sluice.runtime.run import Session
 
 _DAG = "warehouse"
-_PORTS = ("SLUICE_POSTGRES_PORT", "SLUICE_WEB_PORT", "SLUICE_SHOP_PORT", "SLUICE_DELIVERIES_PORT")
+_PORTS = (
+    "SLUICE_POSTGRES_PORT",
+    "SLUICE_WEB_PORT",
+    "SLUICE_SHOP_PORT",
+    "SLUICE_DELIVERIES_PORT",
+    "SLUICE_EXPORTER_PORT",
+)
 
 
 def main() -> int:

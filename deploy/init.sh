@@ -19,6 +19,14 @@ PYTHON
 airflow pools import "$pools"
 
 echo "init: the warehouse's ledger"
-python -c "from sluice import ledger, settings; ledger.migrate(settings.warehouse_url())"
+python <<'PYTHON'
+from sluice import ledger, settings, warehouse
+from sluice.watch import access, record_objectives
+
+ledger.migrate(settings.warehouse_url())
+access.grant(settings.warehouse_url())  # what the exporter's own role may read, where there is that role
+with warehouse.connect() as connection:
+    record_objectives(connection)
+PYTHON
 
 echo "init: done"

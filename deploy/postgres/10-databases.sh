@@ -10,9 +10,10 @@ psql --quiet --no-psqlrc --set=ON_ERROR_STOP=1 --username="$POSTGRES_USER" --dbn
 \getenv airflow_password AIRFLOW_DB_PASSWORD
 \getenv shop_password SHOP_DB_PASSWORD
 \getenv reader_password SHOP_READER_DB_PASSWORD
+\getenv exporter_password EXPORTER_DB_PASSWORD
 
 select format('create role %I login', name)
-from unnest(array['sluice', 'airflow', 'shop', 'shop_reader']) as name
+from unnest(array['sluice', 'airflow', 'shop', 'shop_reader', 'sluice_exporter']) as name
 where not exists (select from pg_roles where rolname = name) \gexec
 
 -- so that no statement with a password is written to the server's log
@@ -23,6 +24,7 @@ alter role sluice password :'sluice_password';
 alter role airflow password :'airflow_password';
 alter role shop password :'shop_password';
 alter role shop_reader password :'reader_password';
+alter role sluice_exporter password :'exporter_password';
 grant pg_read_all_data, pg_read_all_stats to shop_reader;
 
 select format('create database %I owner %I', name, owner)
@@ -31,4 +33,5 @@ where not exists (select from pg_database where datname = name) \gexec
 
 revoke connect on database warehouse, airflow, shop from public;
 grant connect on database shop to shop_reader;
+grant connect on database warehouse to sluice_exporter;
 SQL

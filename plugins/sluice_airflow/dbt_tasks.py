@@ -24,7 +24,9 @@ from cosmos.operators.local import (
 )
 
 from sluice.gates.results import Check
+from sluice.watch import beating
 from sluice_airflow import warm_dbt
+from sluice_airflow.connections import use_airflow_connections
 from sluice_airflow.project import Test
 from sluice_airflow.steps import engine, statement_timeout
 
@@ -38,6 +40,11 @@ class _Warm:
         """Run the command in this process; the log gets one line that says what happened."""
         environment = {key: str(value) for key, value in env.items()}
         environment["PGOPTIONS"] = statement_timeout(self.execution_timeout)
+        use_airflow_connections()
+        with beating(self.dag_id, self.task_id, context["dag_run"].run_id):
+            self._run(cmd, environment, context)
+
+    def _run(self, cmd: list[str], environment: dict[str, str], context: Any) -> None:
         result = warm_dbt.run_node(cmd[1:], environment)
         if result.exception is not None:
             raise AirflowFailException(f"dbt could not run {self.task_id}: {result.exception}") from None

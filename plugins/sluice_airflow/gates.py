@@ -10,6 +10,7 @@ from airflow.sdk import SkipMixin
 
 from sluice.declarations import Source
 from sluice.gates import Model
+from sluice_airflow import warm_dbt
 from sluice_airflow.steps import EngineOperator
 
 
@@ -30,8 +31,12 @@ class PendingOperator(EngineOperator, SkipMixin):
         from sluice import warehouse
         from sluice.gates import pending
         from sluice.loading.shape import ensure
+        from sluice.watch import record_lineage, record_objectives
 
         with warehouse.connect() as connection:
+            record_objectives(connection)
+            record_lineage(connection, warm_dbt.manifest_path())
+            connection.commit()
             for source in self.sources:
                 for table in source.tables.values():
                     ensure(connection, table)

@@ -31,8 +31,10 @@ class EngineOperator(BaseOperator):
     """One call of the engine. XCom carries batch ids at most; the truth about data is in `ops`."""
 
     def execute(self, context: Any) -> Any:
-        """Call the engine with Airflow's connections, under the task's timeout."""
-        with engine(self.execution_timeout):
+        """Call the engine with Airflow's connections, under the task's timeout, and show in `ops` that it lives."""
+        from sluice.watch import beating
+
+        with engine(self.execution_timeout), beating(self.dag_id, self.task_id, context["dag_run"].run_id):
             return self.step(context)
 
     def step(self, context: Any) -> Any:

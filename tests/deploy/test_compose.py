@@ -58,7 +58,7 @@ SERVICE_KEYS = {
 @pytest.fixture
 def layout(tmp_path: Path, home: Path, no_settings: None) -> Layout:
     """An installation of `make run`."""
-    return Layout(home, tmp_path, 1, 2, 3, 4)
+    return Layout(home, tmp_path, 1, 2, 3, 4, 5)
 
 
 @pytest.fixture

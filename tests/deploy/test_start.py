@@ -197,13 +197,15 @@ def _url(server: EmbeddedPostgres, secrets: dict[str, str], role: str, database:
         "airflow": "AIRFLOW_DB",
         "shop": "SHOP_DB",
         "shop_reader": "SHOP_READER_DB",
+        "sluice_exporter": "EXPORTER_DB",
     }[role]
     return f"postgresql://{role}:{secrets[f'{name}_PASSWORD']}@127.0.0.1:{server.port}/{database}"
 
 
 def test_each_role_enters_its_own_database_only(made, secrets):
     may = {("sluice", "warehouse"), ("airflow", "airflow"), ("shop", "shop"), ("shop_reader", "shop")}
-    for role in ("sluice", "airflow", "shop", "shop_reader"):
+    may |= {("sluice_exporter", "warehouse")}
+    for role in ("sluice", "airflow", "shop", "shop_reader", "sluice_exporter"):
         for database in ("warehouse", "airflow", "shop"):
             url = _url(made, secrets, role, database)
             if (role, database) in may:
@@ -244,7 +246,7 @@ def test_roles_and_databases_are_those_of_make_run(made, tmp_path):
 
 def test_init_prepares_the_metadata_the_pools_and_the_ledger(made, secrets, container, tmp_path):
     """The service `init`, as its container runs it, on the databases that PostgreSQL's container made."""
-    layout = Layout(HOME, tmp_path, 1, 2, 3, 4)
+    layout = Layout(HOME, tmp_path, 1, 2, 3, 4, 5)
     metadata = _url(made, secrets, "airflow", "airflow").replace("postgresql:", "postgresql+psycopg2:")
     warehouse = _url(made, secrets, "sluice", "warehouse")
     environment = {

@@ -66,7 +66,13 @@ class Running:
 def _environment(state: Path) -> dict[str, str]:
     """As a person has it in a shell, with ports and state that nobody else uses."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLUICE_", "AIRFLOW_", "DBT_"))}
-    ports = ("SLUICE_POSTGRES_PORT", "SLUICE_WEB_PORT", "SLUICE_SHOP_PORT", "SLUICE_DELIVERIES_PORT")
+    ports = (
+        "SLUICE_POSTGRES_PORT",
+        "SLUICE_WEB_PORT",
+        "SLUICE_SHOP_PORT",
+        "SLUICE_DELIVERIES_PORT",
+        "SLUICE_EXPORTER_PORT",
+    )
     return {
         **kept,
         "SLUICE_STATE_DIR": str(state),

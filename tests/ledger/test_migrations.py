@@ -70,5 +70,8 @@ def test_a_migration_that_fails_leaves_the_ledger_as_it_was(
         assert connection.execute("select to_regclass('ops.migration')").fetchone() == (None,)
 
 
-def test_files_are_numbered_without_gaps_and_apply_to_the_base() -> None:
-    assert [number for number, _, _ in migrations()] == list(range(1, len(migrations()) + 1))
+def test_each_file_has_a_number_of_its_own_and_is_in_order() -> None:
+    """Gaps are allowed: numbers are reserved for work that lands later."""
+    numbers = [number for number, _, _ in migrations()]
+    assert numbers == sorted(set(numbers))
+    assert numbers[0] == 1

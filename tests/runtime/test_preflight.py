@@ -37,7 +37,13 @@ def test_make_run_with_a_busy_port_ends_with_one_sentence(
 ) -> None:
     monkeypatch.setenv("SLUICE_STATE_DIR", str(open_directory / "state"))
     monkeypatch.setattr(run.signal, "signal", lambda *_: None)
-    for variable in ("SLUICE_WEB_PORT", "SLUICE_SHOP_PORT", "SLUICE_DELIVERIES_PORT", "SLUICE_POSTGRES_PORT"):
+    for variable in (
+        "SLUICE_WEB_PORT",
+        "SLUICE_SHOP_PORT",
+        "SLUICE_DELIVERIES_PORT",
+        "SLUICE_POSTGRES_PORT",
+        "SLUICE_EXPORTER_PORT",
+    ):
         monkeypatch.setenv(variable, str(free_port()))
     with socket.socket() as other:
         other.bind((LOCAL, 0))

@@ -16,7 +16,13 @@ from sluice import settings
 from sluice.runtime.ports import free_port, is_free
 
 pytestmark = pytest.mark.timeout(600)
-PORTS = ("SLUICE_POSTGRES_PORT", "SLUICE_WEB_PORT", "SLUICE_SHOP_PORT", "SLUICE_DELIVERIES_PORT")
+PORTS = (
+    "SLUICE_POSTGRES_PORT",
+    "SLUICE_WEB_PORT",
+    "SLUICE_SHOP_PORT",
+    "SLUICE_DELIVERIES_PORT",
+    "SLUICE_EXPORTER_PORT",
+)
 # The good one publishes a batch as an ingest does; the bad one fails; neither emits an asset event.
 DAGS = """
 from datetime import datetime

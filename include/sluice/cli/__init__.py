@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from sluice.cli import backfill, batch, declare, load, period, quarantine, source, verify
+from sluice.cli import backfill, batch, declare, exporter, load, period, quarantine, source, verify
 from sluice.errors import SluiceError
 from sluice.gates.cli import app as gate_app
 from sluice.settings import SettingsError
@@ -30,6 +30,7 @@ app.command()(declare.generate)
 app.command()(load.load)
 app.command("gaps")(backfill.list_gaps)
 app.command()(verify.verify)
+app.command()(exporter.exporter)
 app.add_typer(source.app, name="source")
 app.add_typer(batch.app, name="batch")
 app.add_typer(backfill.app, name="backfill")

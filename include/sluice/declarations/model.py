@@ -247,7 +247,12 @@ class Table(Declared):
     max_reject_share: float = Field(
         default=0.01, ge=0, le=1, description="A batch with a larger share of rejects is refused"
     )
-    freshness: Duration | None = Field(default=None, description="How old the last publish may be")
+    freshness: Duration | None = Field(
+        default=None, description="How old the last reading may be that found staging to hold what the source holds"
+    )
+    max_quiet: Duration | None = Field(
+        default=None, description="How long readings may find nothing new before the feed counts as stopped"
+    )
     start: date | None = Field(default=None, description="First day to read, for {date} units")
 
     _source: str = PrivateAttr(default="")

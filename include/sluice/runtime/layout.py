@@ -18,6 +18,7 @@ class Layout:
     web_port: int
     shop_port: int
     deliveries_port: int
+    exporter_port: int
 
     @classmethod
     def from_environment(cls) -> "Layout":
@@ -29,6 +30,7 @@ class Layout:
             web_port=_port("SLUICE_WEB_PORT", 8080),
             shop_port=_port("SLUICE_SHOP_PORT", 8099),
             deliveries_port=_port("SLUICE_DELIVERIES_PORT", 8098),
+            exporter_port=_port("SLUICE_EXPORTER_PORT", 9464),
         )
 
     @property

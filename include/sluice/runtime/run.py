@@ -18,7 +18,7 @@ from types import FrameType
 from sluice import ledger, settings
 from sluice.declarations import load_folder
 from sluice.errors import SluiceError
-from sluice.runtime import deliveries, ports, preflight, results, summary, surroundings
+from sluice.runtime import deliveries, ports, preflight, results, summary, surroundings, watch
 from sluice.runtime.airflow import ADMIN, AirflowStack
 from sluice.runtime.demo import ensure_shop, serve_shop
 from sluice.runtime.faults import RuntimeFault, last_lines
@@ -60,6 +60,7 @@ class Session:
                 self.postgres.start()
             around = surroundings.prepare_databases(self.postgres)
             ledger.migrate(around.warehouse_url)
+            self.exporter_url = surroundings.exporter_url(self.postgres, around)
         environment = surroundings.write_environment(self.layout, around, self._serve_deliveries())
         os.environ.update(environment)  # this process asks the same settings as its children
         stack = AirflowStack(self.layout, around.metadata_url, environment)
@@ -72,6 +73,7 @@ class Session:
                 migrated.result()
         with self.progress.stage("Airflow") as stage:
             stack.start(self.supervisor, stage.note)
+        watch.start(self.supervisor, self.layout, {**os.environ, **environment}, self.exporter_url)
         return stack
 
     def _preflight(self) -> None:
@@ -81,6 +83,7 @@ class Session:
             (self.layout.web_port, "Airflow's web UI", "SLUICE_WEB_PORT"),
             (self.layout.shop_port, "the demo shop's API", "SLUICE_SHOP_PORT"),
             (self.layout.deliveries_port, "the deliveries of ourairports", "SLUICE_DELIVERIES_PORT"),
+            (self.layout.exporter_port, "the exporter of metrics", "SLUICE_EXPORTER_PORT"),
         ):
             if not ports.is_free(port):
                 raise ports.busy(port, what, variable)

@@ -12,11 +12,13 @@ from sluice.runtime.layout import Layout
 from sluice.runtime.postgres import EmbeddedPostgres
 from sluice.runtime.secretstore import SecretStore, write_private
 from sluice.settings import Connection
+from sluice.watch import access
 
 PUBLIC_OURAIRPORTS = "https://davidmegginson.github.io/ourairports-data/"
 OWNER = "sluice"
 SHOP = "shop"
 SHOP_READER = "shop_reader"
+EXPORTER = access.ROLE
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ def prepare_databases(server: EmbeddedPostgres | None) -> Surroundings:
         server.create_role("airflow")
         server.create_role(SHOP)
         server.create_role(SHOP_READER, member_of=("pg_read_all_data", "pg_read_all_stats"))
-        server.create_database("warehouse", owner=OWNER)
+        server.create_role(EXPORTER)
+        server.create_database("warehouse", owner=OWNER, readers=(EXPORTER,))
         server.create_database("airflow", owner="airflow")
         server.create_database("shop", owner=SHOP, readers=(SHOP_READER,))
         warehouse = warehouse or server.url("warehouse", OWNER)
@@ -58,6 +61,14 @@ def prepare_databases(server: EmbeddedPostgres | None) -> Surroundings:
         if not shop:
             shop, reader = server.url("shop", SHOP), server.url("shop", SHOP_READER)
     return Surroundings(warehouse, metadata, shop, reader)
+
+
+def exporter_url(server: EmbeddedPostgres | None, around: Surroundings) -> str:
+    """How the exporter enters the warehouse: by a role that may only read, where the server is ours."""
+    if server is None or around.warehouse_url != server.url("warehouse", OWNER):
+        return around.warehouse_url
+    access.grant(around.warehouse_url)
+    return server.url("warehouse", EXPORTER)
 
 
 def shop_api_key(layout: Layout) -> str:
