@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, LiteralString, NoReturn
 
 import psycopg
 from psycopg import sql
@@ -90,20 +90,38 @@ def refuse(connection: psycopg.Connection, batch: Batch, verdict: str) -> None:
     connection.commit()
 
 
+def must_be_there(connection: psycopg.Connection, batch: Batch, part: str, expected: int) -> None:
+    """Make sure that a crash of the server has not emptied a landing table, or give the batch up and say so.
+
+    It empties it as a whole. Whether each row is there is asked at publication, where it costs nothing.
+    """
+    _hold(connection, batch, part, "select count(*) from (select from {} limit 1) as one", min(expected, 1), expected)
+
+
 def must_be_whole(connection: psycopg.Connection, batch: Batch, part: str, expected: int) -> None:
     """Make sure that a landing table still holds what was landed, or give the batch up and say so."""
+    _hold(connection, batch, part, "select count(*) from {}", expected, expected)
+
+
+def _hold(
+    connection: psycopg.Connection, batch: Batch, part: str, counting: LiteralString, expected: int, landed: int
+) -> None:
     table = landing_table(batch.batch_id, part)
     there = connection.execute("select to_regclass(%s)", [table.as_string(connection)]).fetchone()
     count = None
     if there and there[0]:
-        count = connection.execute(sql.SQL("select count(*) from {}").format(table)).fetchone()[0]  # type: ignore[index]
+        count = connection.execute(sql.SQL(counting).format(table)).fetchone()[0]  # type: ignore[index]
     if count != expected:
-        give_up(
-            connection,
-            batch,
-            f"landing holds {count or 0} rows of this batch where {expected} were landed, as after a crash of "
-            "the server",
-        )
+        lost(connection, batch, count or 0, landed)
+
+
+def lost(connection: psycopg.Connection, batch: Batch, count: int, landed: int) -> NoReturn:
+    """Give a batch up that has not all of its rows any more."""
+    give_up(
+        connection,
+        batch,
+        f"landing holds {count} rows of this batch where {landed} were landed, as after a crash of the server",
+    )
 
 
 def give_up(connection: psycopg.Connection, batch: Batch, message: str) -> NoReturn:

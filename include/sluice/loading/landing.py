@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
@@ -37,7 +37,9 @@ from sluice.loading.contract import TEMPORAL
 from sluice.loading.filling import Filled, Filling
 from sluice.loading.mapping import Mapping, map_fields
 from sluice.readers.base import Block
-from sluice.readers.lines import Comparison
+
+if TYPE_CHECKING:
+    from sluice.readers.lines import Comparison
 
 _GROUP = 1000  # rejects kept in memory before they are written
 _STREAMS = 2

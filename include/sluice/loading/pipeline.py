@@ -403,6 +403,7 @@ def _known(read: Read) -> dict[str, object]:
             "constants": read.constants,
             "empty_is_null": read.empty_is_null,
             **({"keys": read.keys} if read.keys is not None else {}),
+            **({"keys_once": True} if read.keys_once else {}),
             **({"clock_ahead": read.clock_ahead} if read.clock_ahead is not None else {}),
         },
     }

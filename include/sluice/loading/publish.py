@@ -52,7 +52,10 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
         connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sluice:log:{table.log_name}"])
         lease.check(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
         landed = batch.rows_read - batch.rows_quarantined - batch.rows_duplicate
-        batches.must_be_whole(connection, batch, "rows", landed - batch.details.get("unchanged", 0))
+        if table.mode is Mode.APPEND:  # as many are applied, which is looked at below
+            batches.must_be_there(connection, batch, "rows", landed)
+        else:
+            batches.must_be_whole(connection, batch, "rows", landed - batch.details.get("unchanged", 0))
         if batches.touched(batch):
             batches.must_be_whole(connection, batch, "touched", batch.details["touched"])
             unchanged.must_be_current(connection, batch)
@@ -64,6 +67,9 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
             batch = replace(batch, rows_duplicate=rows.drop_duplicates(connection, table, batch))
         write = {Mode.APPEND: _append, Mode.CURSOR: _add_versions, Mode.FULL: _assert_state}[table.mode]
         applied, deleted = write(connection, table, batch, earlier)
+        if table.mode is Mode.APPEND and applied != batch.rows_read - batch.rows_quarantined - batch.rows_duplicate:
+            connection.rollback()
+            batches.lost(connection, batch, applied + batch.rows_duplicate, landed)
         _keep_statistics(connection, table, applied)
         # counted, not inferred: what landed and was neither applied nor rejected must be what the log held already
         rest = 0 if table.mode is Mode.APPEND else landed - applied
@@ -129,6 +135,8 @@ def _active_of_unit(connection: psycopg.Connection, batch: Batch) -> list[int]:
 
 def _keep_statistics(connection: psycopg.Connection, table: Table, applied: int) -> None:
     """Analyze a log that has just grown much: autovacuum would come a minute too late for the next query on it."""
+    if applied:
+        log.summarize(connection, table)
     name = log.relation(table).as_string(connection)
     known = connection.execute(
         "select greatest(reltuples, 0) from pg_class where oid = %s::regclass", [name]
@@ -223,30 +231,47 @@ def _add_versions(connection: psycopg.Connection, table: Table, batch: Batch, ea
         """
         select {columns}, {sequence} as _sequence, landed._row_hash, landed._rescued
         from {rows} as landed
-        left join lateral (
-            select log._sequence, log._row_hash, log._op
-            from {log} as log
-            where {same_key} and log._effective_at = landed._effective_at {of_sequence}
-            order by log._sequence desc, log._op desc, log._row_hash desc
-            limit 1
-        ) as known on true
+        left join lateral ({known}) as known on true
         where known._row_hash is distinct from landed._row_hash or known._op is distinct from landed._op
         """
     ).format(
         columns=columns,
         rows=landing_table(batch.batch_id, "rows"),
-        log=log.relation(table),
-        same_key=log.same_key(table, "log", "landed"),
         sequence=sql.SQL("landed._sequence" if table.sequence else "coalesce(known._sequence + 1, 0)"),
-        of_sequence=sql.SQL(
-            "and log._sequence = landed._sequence and log._row_hash = landed._row_hash" if table.sequence else ""
-        ),
+        known=_known_version(table)
+        if _holds_rows(connection, table)
+        else sql.SQL("select null::bigint as _sequence, null::bigint as _row_hash, null::text as _op where false"),
     )
     applied = connection.execute(_insert(table, batch.batch_id, rows)).rowcount
     if table.deletes.detect != "key_scan":
         return applied, 0
     deleted = _bury(connection, table, batch, inclusive=True)
     return applied, deleted + _revive(connection, table, batch)
+
+
+def _known_version(table: Table) -> sql.Composable:
+    """What the log says of a landed version's key and instant."""
+    return sql.SQL(
+        """
+        select log._sequence, log._row_hash, log._op
+        from {log} as log
+        where {same_key} and log._effective_at = landed._effective_at {of_sequence}
+        order by log._sequence desc, log._op desc, log._row_hash desc
+        limit 1
+        """
+    ).format(
+        log=log.relation(table),
+        same_key=log.same_key(table, "log", "landed"),
+        of_sequence=sql.SQL(
+            "and log._sequence = landed._sequence and log._row_hash = landed._row_hash" if table.sequence else ""
+        ),
+    )
+
+
+def _holds_rows(connection: psycopg.Connection, table: Table) -> bool:
+    """A first load need not look for each of its rows."""
+    found = connection.execute(sql.SQL("select exists (select from {})").format(log.relation(table))).fetchone()
+    return bool(found and found[0])
 
 
 def _revive(connection: psycopg.Connection, table: Table, batch: Batch) -> int:

@@ -35,8 +35,8 @@ from sluice.loading.landing import drop_landing, landing_table, make_landing
 from sluice.loading.mapping import map_fields
 from sluice.loading.publish import _active_of_unit, _bury, _insert, _restate_next
 from sluice.loading.quarantine import MASK, Fields, Rejected, Where
+from sluice.readers.base import source_fields
 from sluice.readers.jsonl import as_fields, loads
-from sluice.readers.postgres import source_fields
 
 
 @dataclass(frozen=True)

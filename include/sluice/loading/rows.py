@@ -25,8 +25,7 @@ def judge(connection: psycopg.Connection, table: Table, batch: Batch, mapping: M
     _make_view(connection, table, batch, mapping)
     duplicates, withheld = 0, False
     if table.mode is not Mode.APPEND:  # in events they are found when they are published
-        connection.execute(sql.SQL("analyze {}").format(landing_table(batch.batch_id, "typed")))
-        with_repeats = find_repeated(connection, table, batch)
+        with_repeats = not batch.details.get("keys_once") and _find_repeated_of_many(connection, table, batch)
         if with_repeats and table.mode is Mode.FULL:
             broken += _quarantine_conflicts(connection, table, batch, mapping)
         duplicates = drop_duplicates(connection, table, batch) if with_repeats else 0
@@ -202,6 +201,12 @@ def _position(batch: Batch, table: str) -> sql.Composable:
 
 
 # -- rows of the same key -------------------------------------------------------------------------
+
+
+def _find_repeated_of_many(connection: psycopg.Connection, table: Table, batch: Batch) -> bool:
+    """`find_repeated`, in a fresh table, of which the planner knows nothing yet."""
+    connection.execute(sql.SQL("analyze {}").format(landing_table(batch.batch_id, "typed")))
+    return find_repeated(connection, table, batch)
 
 
 def find_repeated(connection: psycopg.Connection, table: Table, batch: Batch) -> bool:

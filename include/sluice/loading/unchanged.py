@@ -14,10 +14,10 @@ went. Audit and publish look at their state only, by the same statements as for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import psycopg
 from psycopg import sql
 
@@ -30,10 +30,12 @@ from sluice.loading.landing import landing_table
 from sluice.loading.mapping import map_fields
 from sluice.loading.rows import READS_KEY
 from sluice.readers import Read, Unit
-from sluice.readers.lines import Comparison, Hashes
+from sluice.readers.lines import Comparison
+
+if TYPE_CHECKING:
+    from sluice.readers.lines import Hashes
 
 SMALLEST = 4 << 20  # bytes; below, comparing saves nothing
-_PAGES = 2000  # of the table of lines, read at a time
 _UNCHANGED_SINCE = """
     not exists (
         select from ops.batch
@@ -93,29 +95,13 @@ def _remembered(
     if row is None:
         return None
     seq, shape, count, checksum = row
-    hashes = np.concatenate([np.zeros(0, np.uint64), *_hashes(connection, table)])
-    hashes.sort()
-    intact = len(hashes) == count and int(np.bitwise_xor.reduce(hashes).astype(np.int64)) == checksum
-    if not intact or bool((hashes[1:] == hashes[:-1]).any()):
-        return None
-    return hashes, shape, seq
+    known = _hashes().read(connection, _lines(connection, table))
+    return (known, shape, seq) if _hashes().are_intact(known, count, checksum) else None
 
 
-def _hashes(connection: psycopg.Connection, table: Table) -> Iterator[Hashes]:
-    """All hashes, some pages at a time: a row of its own for each would cost more than all the rest."""
-    name = _lines(connection, table)
-    size = connection.execute(
-        "select pg_relation_size(%s::regclass) / current_setting('block_size')::int", [name.as_string(connection)]
-    ).fetchone()
-    with connection.cursor(binary=True) as cursor:
-        for page in range(0, int(size[0]) if size else 0, _PAGES):
-            block = cursor.execute(
-                sql.SQL(
-                    "select string_agg(int8send(line_hash), ''::bytea) from {} where ctid >= {}::tid and ctid < {}::tid"
-                ).format(name, f"({page},0)", f"({page + _PAGES},0)")
-            ).fetchone()
-            if block and block[0]:
-                yield np.frombuffer(block[0], ">u8").astype(np.uint64)
+def _hashes() -> ModuleType:
+    """Imported when lines are compared: most loads compare none, and numpy is 15 MB."""
+    return importlib.import_module("sluice.loading.hashes")
 
 
 def _lines(connection: psycopg.Connection, table: Table) -> sql.Identifier:
@@ -138,7 +124,9 @@ def settle(
     """
     if not found.shape:
         return {}
-    _land_hashes(connection, batch_id, "lines", ("position", "line_hash"), found.positions, found.hashes)
+    _hashes().land(
+        connection, landing_table(batch_id, "lines"), ("position", "line_hash"), found.positions, found.hashes
+    )
     if not found.compared:
         return {"shape": found.shape}
     touched = _touch(connection, table, unit, batch_id, read, found)
@@ -165,7 +153,7 @@ def _touch(
     hidden = sql.SQL("select 1 from {} where case when {} then true else false end limit 1")
     if unreadable and connection.execute(hidden.format(landed, sql.SQL(" or ").join(unreadable))).fetchone():
         return None
-    _land_hashes(connection, batch_id, "unseen", ("line_hash",), [found.unseen])
+    _hashes().land(connection, landing_table(batch_id, "unseen"), ("line_hash",), [found.unseen])
     lines, same = _lines(connection, table), log.same_key(table, "known", "new")
     keys = sql.SQL(", ").join(
         sql.SQL("{} as {}").format(contract.typed(table, values, key), sql.Identifier(key)) for key in table.key
@@ -228,30 +216,6 @@ def _forget(connection: psycopg.Connection, table: Table) -> None:
     connection.execute(
         "update ops.extract_lines set seq = -1 where (source, table_name) = (%s, %s)", [table.source, table.name]
     )
-
-
-def _land_hashes(
-    connection: psycopg.Connection, batch_id: int, part: str, columns: tuple[str, ...], *values: list[Hashes]
-) -> None:
-    """Whole numbers, by binary COPY: a block of rows is one array of bytes."""
-    name = landing_table(batch_id, part)
-    definitions = sql.SQL(", ").join(sql.SQL("{} bigint").format(sql.Identifier(column)) for column in columns)
-    connection.execute(sql.SQL("drop table if exists {}").format(name))
-    connection.execute(sql.SQL("create unlogged table {} ({})").format(name, definitions))
-    row = np.dtype([("fields", ">i2"), *((f"{p}{c}", k) for c in columns for p, k in (("_", ">i4"), ("", ">u8")))])
-    with (
-        connection.cursor() as cursor,
-        cursor.copy(sql.SQL("copy {} from stdin (format binary)").format(name)) as copy,
-    ):
-        copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
-        for block in zip(*values, strict=True):
-            rows = np.empty(len(block[0]), row)
-            rows["fields"] = len(columns)
-            for column, numbers in zip(columns, block, strict=True):
-                rows[f"_{column}"], rows[column] = 8, numbers
-            copy.write(rows.tobytes())
-        copy.write(b"\xff\xff")
-    connection.execute(sql.SQL("analyze {}").format(name))
 
 
 # -- at publish -----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import psycopg
 import xxhash
@@ -15,7 +15,9 @@ import xxhash
 from sluice import settings
 from sluice.declarations import Source, Table
 from sluice.errors import SourceUnavailable
-from sluice.readers.lines import Comparison
+
+if TYPE_CHECKING:
+    from sluice.readers.lines import Comparison
 
 UTC = UTC
 # of a session at a Postgres source: that values are written in one way only
@@ -66,6 +68,7 @@ class Read:
     empty_is_null: bool = False
     header: list[str] | None = None
     keys: int | None = None  # how many keys a scan found
+    keys_once: bool = False  # the source vouches that no key is there twice
     clock_ahead: float | None = None  # seconds, of the source's clock before ours
     clock_back: float = 0.0  # seconds by which it went back since the watermark was taken
     instant: datetime | None = None  # for which the rows speak, where it is not that of the unit
@@ -243,3 +246,11 @@ def day_interval(day: date) -> Interval:
 def overlaps(one: Interval | None, other: Interval | None) -> bool:
     """Whether two half-open intervals share an instant; an absent one is everything."""
     return one is None or other is None or (one[0] < other[1] and other[0] < one[1])
+
+
+def source_fields(table: Table) -> list[str]:
+    """The fields to ask the source for: those of the contract, and the one that marks deletes."""
+    fields = [column.field or name for name, column in table.columns.items() if not column.from_path]
+    if table.deleted_by and table.deleted_by.field not in fields:
+        fields.append(table.deleted_by.field)
+    return fields

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from sluice.declarations.files import Csv
 
-Hashes = npt.NDArray[np.uint64]
+if TYPE_CHECKING:  # most loads compare no lines, and numpy is a tenth of a second and 15 MB
+    import numpy as np
+    import numpy.typing as npt
+
+    Hashes = npt.NDArray[np.uint64]
 _LONGEST = 64 << 20  # bytes of one line
 
 
@@ -43,6 +46,8 @@ class Comparison:
 
     def begin(self, shape: str, *, compare: bool) -> None:
         """Forget what was found out so far, and begin with the first line."""
+        import numpy as np
+
         self.shape, self.compared, self.matched = shape, compare, 0
         self.positions, self.hashes = [], []
         self._seen = np.zeros(0 if self.known is None else len(self.known), dtype=bool)
@@ -53,6 +58,8 @@ class Comparison:
 
     def take(self, lines: list[bytes], before: int) -> list[int]:
         """Which of these lines are to be landed, by index; `before` is how many lines came earlier."""
+        import numpy as np
+
         found = np.fromiter(map(xxh3_64_intdigest, lines), np.uint64, len(lines))
         new = np.arange(len(lines))
         if self.compared and self.known is not None and len(self.known):

@@ -6,26 +6,21 @@ connection and the kind of failure, never a secret.
 
 from __future__ import annotations
 
-import base64
 import glob
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
 
 import fsspec
-import httpx
 
 from sluice import settings
 from sluice.errors import SluiceError, SourceRefused, SourceUnavailable
 
 BLOCK = 1 << 18
-_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _REFUSALS = {"PermissionError", "PermissionDenied", "NoCredentialsError", "KeyImportError"}
 
 
@@ -58,7 +53,11 @@ def place_of(conn_id: str) -> Place:
     if scheme in ("file", "fs", ""):
         return _Local(conn_id, base or "file://" + (connection.path or connection.extra.get("path", "")).rstrip("/"))
     if scheme in ("http", "https"):
-        return _Http(conn_id, base or f"{scheme}://{connection.host}{port}{connection.path}".rstrip("/"), connection)
+        from sluice.readers.web import HttpPlace  # not for who reads local files
+
+        return HttpPlace(
+            conn_id, base or f"{scheme}://{connection.host}{port}{connection.path}".rstrip("/"), connection
+        )
     if scheme in ("s3", "s3a", "aws"):
         bucket = connection.host or str(connection.extra.get("bucket") or "")
         # without a bucket, a declared path begins with one
@@ -100,75 +99,6 @@ class _Local:
     def open(self, location: str) -> Iterator[BinaryIO]:
         with faults(self._conn_id), Path(location.removeprefix("file://")).open("rb") as file:
             yield file
-
-
-class _Http:
-    def __init__(self, conn_id: str, base: str, connection: settings.Connection) -> None:
-        for name in ("httpx", "httpcore"):  # they log every URL
-            logging.getLogger(name).setLevel(logging.WARNING)
-        self._conn_id, self.base = conn_id, base
-        self._headers = {"Accept-Encoding": "identity"} | dict(connection.extra.get("headers") or {})
-        if bearer := connection.extra.get("bearer"):
-            self._headers["Authorization"] = f"Bearer {bearer}"
-        self._auth = (connection.login, connection.password) if connection.login else None
-
-    def glob(self, pattern: str) -> list[str]:
-        """By the links of the pages that the server shows for folders."""
-        headers = dict(self._headers)
-        if self._auth:
-            headers["Authorization"] = "Basic " + base64.b64encode(":".join(self._auth).encode()).decode()
-        with faults(self._conn_id):
-            pages = fsspec.filesystem(
-                "http", headers=headers, use_listings_cache=False, skip_instance_cache=True, same_scheme=True
-            )
-            return sorted(pages.glob(pattern))
-
-    def stat(self, location: str) -> Info | None:
-        with faults(self._conn_id), self._client() as client:
-            response = client.head(location)
-            if response.status_code in (405, 501):  # no HEAD here: ask for the file, and leave its body unread
-                with client.stream("GET", location) as response:
-                    return self._info(response)
-            return self._info(response)
-
-    def _info(self, response: httpx.Response) -> Info | None:
-        if response.status_code in (404, 410):
-            return None
-        self._must_be_good(response)
-        size, modified = response.headers.get("content-length"), response.headers.get("last-modified")
-        etag = response.headers.get("etag")
-        changed = parsedate_to_datetime(modified).astimezone(UTC) if modified else None
-        version = f"{size}-{etag or ''}"  # a page made on request is always new by its time
-        return Info(int(size) if size else None, changed, f"{size}-{etag or modified or ''}", version)
-
-    @contextmanager
-    def open(self, location: str) -> Iterator[Any]:
-        with faults(self._conn_id), self._client() as client, client.stream("GET", location) as response:
-            self._must_be_good(response)
-            yield _Body(response)
-
-    def _client(self) -> httpx.Client:
-        return httpx.Client(headers=self._headers, auth=self._auth, timeout=_TIMEOUT, follow_redirects=True)
-
-    def _must_be_good(self, response: httpx.Response) -> None:
-        if response.status_code in (401, 403):
-            raise _refused(self._conn_id, f"status {response.status_code}")
-        if response.status_code != 200:
-            raise SourceUnavailable(f"connection {self._conn_id} answered {response.status_code}; nothing was read")
-
-
-class _Body:
-    """The body of an answer, read like a file."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        self._blocks, self._rest = response.iter_raw(BLOCK), b""
-
-    def read(self, size: int) -> bytes:
-        """At most `size` bytes; none at the end."""
-        if not self._rest:
-            self._rest = next(self._blocks, b"")
-        block, self._rest = self._rest[:size], self._rest[size:]
-        return block
 
 
 class _Remote:
@@ -274,11 +204,12 @@ def faults(conn_id: str) -> Iterator[None]:
                 "right one as host_key in the connection's extra"
             ) from None
         if kind in _REFUSALS or getattr(error, "status", None) in (401, 403):
-            raise _refused(conn_id, kind) from None
+            raise refused(conn_id, kind) from None
         raise SourceUnavailable(f"connection {conn_id} can't be read ({kind}); nothing was read") from None
 
 
-def _refused(conn_id: str, how: str) -> SourceRefused:
+def refused(conn_id: str, how: str) -> SourceRefused:
+    """What to raise when a place knows us and says no."""
     return SourceRefused(
         f"connection {conn_id} refuses us ({how}): check its credentials and rights. Nothing was read, and it was not "
         "tried again"

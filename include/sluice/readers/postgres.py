@@ -29,6 +29,7 @@ from sluice.readers.base import (
     days,
     now,
     overlaps,
+    source_fields,
 )
 
 _OLDEST_OPEN = """
@@ -84,6 +85,7 @@ class PostgresReader:
                 connection.execute("set transaction isolation level repeatable read, read only")
                 sink.create(fields)
                 digests = rows.land(connection, sink)
+                result.keys_once = rows.keys_once
                 if table.deletes.detect == "key_scan":
                     digests.append(Digest())
                     result.keys = sink.keys(digests[-1].over(_copy(connection, rows.keys())))
@@ -130,6 +132,7 @@ class _Rows:
     def __init__(self, table: Table, fields: list[str], bounds: Interval | None) -> None:
         self._table, self._fields, self._bounds = table, fields, bounds
         self._relation = _relation(table, bounds)
+        self.keys_once = False  # of rows that came as values, whose key is unique in the source
 
     def land(self, connection: psycopg.Connection, sink: Sink) -> list[Digest]:
         """As values where they are many and their types allow it, else as text."""
@@ -140,6 +143,7 @@ class _Rows:
         ):
             halves = self._halves(connection) if count >= PARALLEL_FROM else [[]]
             connection.execute("set local synchronize_seqscans = off")
+            self.keys_once = self._is_unique(connection, dict(zip(sink.types, values, strict=True)))
             queries = [self._query(values, *half) for half in halves]
             return wire.pipe(connection, _conn_id(self._table), queries, list(sink.types), sink)
         digest = Digest()
@@ -189,6 +193,32 @@ class _Rows:
             for name in sink.types
         }
 
+    def _is_unique(self, connection: psycopg.Connection, values: dict[str, sql.Composable]) -> bool:
+        """Whether the source keeps an index by which no key of one snapshot can be there twice, nor become another
+        by a cast."""
+        name, key = _origin(self._table).table, self._table.key
+        fields = [self._table.columns[column].field or column for column in key]
+        if name is None or any(
+            values[column] != sql.Identifier(field) for column, field in zip(key, fields, strict=True)
+        ):
+            return False
+        found = connection.execute(
+            """
+            select exists (
+                select from pg_index inner join pg_class on pg_class.oid = indrelid
+                where indrelid = %s::regclass and indisunique and indisvalid and indpred is null and indexprs is null
+                    and %s::name[] @> array(
+                        select attname from pg_attribute
+                        where attrelid = indrelid and attnum = any(indkey[0:indnkeyatts - 1])
+                    )
+                    -- an index speaks of all partitions, but not of tables that inherit
+                    and (relkind = 'p' or not exists (select from pg_inherits where inhparent = indrelid))
+            )
+            """,
+            [self._relation.as_string(connection), fields],
+        ).fetchone()
+        return bool(found and found[0])
+
     def _halves(self, connection: psycopg.Connection) -> list[list[sql.Composable]]:
         """Conditions that part the table into two by where its rows lie: two sessions read each page once, in order,
         whatever its keys are. A view or a query is read in one piece."""
@@ -229,14 +259,6 @@ def _must_see_other_sessions(connection: psycopg.Connection, table: Table) -> No
             f"can't be "
             "seen, and rows would be lost; nothing was read. Name the primary, or declare a clock and an overlap"
         )
-
-
-def source_fields(table: Table) -> list[str]:
-    """The fields to ask the source for: those of the contract, and the one that marks deletes."""
-    fields = [column.field or name for name, column in table.columns.items() if not column.from_path]
-    if table.deleted_by and table.deleted_by.field not in fields:
-        fields.append(table.deleted_by.field)
-    return fields
 
 
 def _origin(table: Table) -> PostgresTable:

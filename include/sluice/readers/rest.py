@@ -13,10 +13,9 @@ from sluice.declarations.pools import slots
 from sluice.declarations.rest import Rest
 from sluice.errors import BadResponse, SourceChanged
 from sluice.readers import paging
-from sluice.readers.base import Interval, Read, Readiness, Sink, Unit, day_interval, days, now, overlaps
+from sluice.readers.base import Interval, Read, Readiness, Sink, Unit, day_interval, days, now, overlaps, source_fields
 from sluice.readers.http import Answer, PageGone, Session, base_url
 from sluice.readers.jsonl import as_fields, loads
-from sluice.readers.postgres import source_fields
 
 
 @dataclass

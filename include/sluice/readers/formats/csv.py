@@ -15,11 +15,10 @@ from pathlib import Path
 from sluice.declarations import Table
 from sluice.declarations.files import Csv
 from sluice.errors import GateRefused
-from sluice.readers.base import Digest, Read, Sink, Unit
+from sluice.readers.base import Digest, Read, Sink, Unit, source_fields
 from sluice.readers.formats.blocks import MAX_RECORD, NO_QUOTE, Shape, split
 from sluice.readers.formats.dialect import SERVER_ENCODINGS
 from sluice.readers.lines import Comparison, NotPlain, plain_lines
-from sluice.readers.postgres import source_fields
 
 BOM = b"\xef\xbb\xbf"
 _BLOCK = 1 << 18

@@ -9,9 +9,8 @@ from typing import Any
 
 from sluice.declarations import Table
 from sluice.declarations.files import JsonLines
-from sluice.readers.base import Digest, Read, Sink, Unit
+from sluice.readers.base import Digest, Read, Sink, Unit, source_fields
 from sluice.readers.jsonl import as_fields, loads
-from sluice.readers.postgres import source_fields
 
 
 def read(table: Table, options: JsonLines, path: Path, unit: Unit, sink: Sink) -> Read:

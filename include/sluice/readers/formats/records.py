@@ -11,10 +11,9 @@ from typing import Any
 
 from sluice.declarations import Table
 from sluice.errors import GateRefused
-from sluice.readers.base import Digest, Read, Sink, Unit
+from sluice.readers.base import Digest, Read, Sink, Unit, source_fields
 from sluice.readers.jsonl import as_fields
 from sluice.readers.nested import flat
-from sluice.readers.postgres import source_fields
 
 _BLOCK = 1 << 18
 _NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
