@@ -11,13 +11,16 @@ triggered at any time.
 Once a week, `verify` rebuilds all snapshots and marts from the change logs beside the live ones and compares them
 row for row, while normal runs go on. It is skipped on the other days, unless the parameter `verify` is set. When it is
 red, its log names the table, the rows and what to do; `sluice gate show --gate verify` prints the same.
+
+`prune` forgets which keys models changed more than 30 days ago. A model that had not read them by then recomputes all
+its rows in its next run; the log names it.
 """
 
 from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 from sluice_airflow.deadlines import deadline
-from sluice_airflow.gates import FreshnessOperator, VerifyOperator
+from sluice_airflow.gates import FreshnessOperator, PruneOperator, VerifyOperator
 from sluice_airflow.steps import DEFAULTS, NO_BACKFILL
 
 with DAG(
@@ -36,3 +39,4 @@ with DAG(
 ) as dag:
     FreshnessOperator(task_id="freshness", execution_timeout=timedelta(minutes=15))
     VerifyOperator(task_id="verify", every=timedelta(days=7), execution_timeout=timedelta(hours=3))
+    PruneOperator(task_id="prune", execution_timeout=timedelta(minutes=15))

@@ -3,6 +3,8 @@
     running one staging model alone would take the views above it away, an analyst's among them.
     Where the columns are no longer the same or more, there is no other way, and dbt's way is taken.
 
+    And only where they say something else: replacing waits for every reader, and makes new ones wait behind it.
+
     `--empty` leaves what is there alone: a view without rows would tell the models above it that there is nothing new.
     Where there is nothing yet, the view is made without the limit that `--empty` puts on what it reads.
 -#}
@@ -18,15 +20,19 @@
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
 
-    {%- if existing is not none and not (existing.is_view and view_can_be_replaced(existing, sql)) -%}
-        {%- do adapter.drop_relation(existing) -%}
-        {%- set existing = none -%}
+    {%- if existing is not none and existing.is_view and view_says_the_same(existing, sql) -%}
+        {%- call statement('main') -%} select 'unchanged' {%- endcall -%}
+    {%- else -%}
+        {%- if existing is not none and not (existing.is_view and view_can_be_replaced(existing, sql)) -%}
+            {%- do adapter.drop_relation(existing) -%}
+            {%- set existing = none -%}
+        {%- endif -%}
+        {%- call statement('main') -%}
+            create or replace view {{ target }} as (
+                {{ sql }}
+            );
+        {%- endcall -%}
     {%- endif -%}
-    {%- call statement('main') -%}
-        create or replace view {{ target }} as (
-            {{ sql }}
-        );
-    {%- endcall -%}
 
     {%- do apply_grants(target, config.get('grants'), should_revoke=should_revoke(existing, full_refresh_mode=True)) -%}
     {%- do persist_docs(target, model) -%}
@@ -35,6 +41,15 @@
     {{ run_hooks(post_hooks, inside_transaction=False) }}
     {{ return({'relations': [target]}) }}
 {% endmaterialization %}
+
+
+{#- Whether Postgres understands both in the same way. A temporary view locks nothing that anybody reads. -#}
+{% macro view_says_the_same(view, sql) %}
+    {%- do run_query('create temporary view sluice_view_probe as (' ~ sql ~ '\n)') -%}
+    {%- set same = run_query("select pg_get_viewdef('sluice_view_probe'::regclass) = pg_get_viewdef(to_regclass('" ~ view.include(database=false) ~ "'))")[0][0] -%}
+    {%- do run_query('drop view sluice_view_probe') -%}
+    {{ return(same) }}
+{% endmacro %}
 
 
 {#- Whether the columns of the view are the first of the query's, with the same names and types. -#}

@@ -130,3 +130,18 @@ class VerifyOperator(EngineOperator):
         for check in verdict.checks:
             self.log.info("%s", check)
         verdict.require()
+
+
+class PruneOperator(EngineOperator):
+    """Forget what models changed longer ago than every reader needs to know."""
+
+    def step(self, context: Any) -> None:
+        """Prune the ledger, and say what was forgotten."""
+        from sluice import warehouse
+        from sluice.ledger.prune import KEPT, prune
+
+        with warehouse.connect() as connection:
+            done = prune(connection)
+        self.log.info("Forgot %d commits and %d changed keys, older than %s", done.changes, done.keys, KEPT)
+        for relation in done.recompute:
+            self.log.warning("%s had not read them: it recomputes all its rows in its next run", relation)

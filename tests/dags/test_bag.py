@@ -130,6 +130,7 @@ def test_operations_verify_the_warehouse_apart_from_freshness(bag):
         [],
     )
     assert tasks["verify"]["timeout"] > 3600
+    assert (tasks["prune"]["type"], tasks["prune"]["after"]) == ("PruneOperator", [])
 
 
 def test_every_test_runs_in_the_transaction_of_its_model_or_in_a_task_of_its_own(manifest):

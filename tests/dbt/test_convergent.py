@@ -146,6 +146,27 @@ def test_a_changed_view_in_between_reaches_the_model(small: Small) -> None:
     assert state(small) == ("unchanged",)
 
 
+def test_a_run_with_unchanged_views_does_not_wait_for_a_reader_that_stays(small: Small, warehouse_url: str) -> None:
+    small.publish("orders", [order(2, 1, 1)])
+    small.build()
+    name = small.warehouse.info.dbname
+    with psycopg.connect(warehouse_url) as reader:
+        reader.execute("select count(*) from staging.stg_shop__orders")
+        small.warehouse.execute(f"alter database \"{name}\" set lock_timeout = '1s'")
+        small.publish("orders", [order(3, 2, 1)])
+        small.build()
+        assert [row[0] for row in facts(small)] == [1, 2]
+        edit(
+            small,
+            "staging/stg_shop__orders.sql",
+            "customer_id, amount,",
+            "customer_id, (amount * 2)::numeric(12, 2) as amount,",
+        )
+        assert not small.dbt("run", "--select", "stg_shop__orders").success, "what says something else must wait"
+    small.build()
+    assert small.query("select sum(amount) from marts.fct_order") == [(20,)]
+
+
 def test_an_empty_build_leaves_views_and_watermarks_alone(small: Small) -> None:
     with_a_view_between(small)
     small.build("--empty")

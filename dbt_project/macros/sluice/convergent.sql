@@ -124,13 +124,15 @@
         {%- do run_query(sluice_guarded('insert into sluice_wanted ' ~ rows)) -%}
         {%- set present = target | string -%}
     {%- else -%}
-        {%- do sluice_for_keys('insert into sluice_wanted ' ~ rows ~ ' where ' ~ sluice_in_slice(spec, 'wanted'), spec.slice, 'sluice_touched') -%}
+        {%- for part in sluice_parts(spec) -%}
+            {%- do sluice_for_keys('insert into sluice_wanted select ' ~ columns ~ ' from (' ~ part.sql ~ ') as wanted where ' ~ sluice_in_slice(spec, 'wanted', part.rows), spec.slice, part.rows) -%}
+        {%- endfor -%}
         {%- set present = 'sluice_present' -%}
         {%- do run_query('create temporary table sluice_present on commit drop as select ' ~ columns ~ ' from ' ~ target ~ ' where false') -%}
         {%- do sluice_for_keys('insert into sluice_present select ' ~ columns ~ ' from ' ~ target ~ ' as present where ' ~ sluice_in_slice(spec, 'present'), spec.slice, 'sluice_touched') -%}
-        {%- do run_query('analyze sluice_present') -%}
+        {%- do sluice_analyze(spec, 'sluice_present') -%}
     {%- endif -%}
-    {%- do run_query('analyze sluice_wanted') -%}
+    {%- do sluice_analyze(spec, 'sluice_wanted') -%}
     {%- do sluice_refuse_nulls(spec, 'sluice_wanted') -%}
     {%- do sluice_refuse_duplicates(spec, 'sluice_wanted') -%}
     {%- do sluice_refuse_overlaps(spec, 'sluice_wanted') -%}
@@ -161,11 +163,41 @@
         {{ sluice_guarded('insert into ' ~ target ~ ' (' ~ columns ~ ') select ' ~ columns ~ ' from sluice_come') }}
     {%- endcall -%}
     {%- do sluice_create_own_indexes(spec) -%}
-    {%- do run_query('analyze sluice_come') -%}
+    {%- do sluice_analyze(spec, 'sluice_come') -%}
     {#- Its readers are next, and autovacuum may not have come by: without statistics they would plan for an empty table. -#}
     {%- if plan.is_full -%}{%- do run_query('analyze ' ~ target) -%}{%- endif -%}
     {%- set counts = run_query('select (select count(*) from sluice_come), (select count(*) from sluice_gone)')[0] -%}
     {{ return({'inserted': counts[0] | int, 'deleted': counts[1] | int, 'come': 'sluice_come'}) }}
+{% endmacro %}
+
+
+{#- Statistics of the columns that rows are joined by: looking at every column of a wide row costs more than writing it. -#}
+{% macro sluice_analyze(spec, rows) %}
+    {%- do run_query('analyze ' ~ rows ~ ' (' ~ (spec.grain + spec.slice) | unique | join(', ') ~ ')') -%}
+{% endmacro %}
+
+
+{#-
+    The query, and the touched slices to run it for. Of inputs that only mention keys (`unless_in`), nothing is read for slices that
+    the other input has: the query for those is without them, or all orders of a customer would be read to learn that she is known.
+-#}
+{% macro sluice_parts(spec) %}
+    {%- set sql, others = [spec.sql], [] -%}
+    {%- for node in sluice_inputs(model) if (spec.touched_by[node.name] or {}).get('unless_in') and spec.touched_by[node.name]['columns'] == spec.slice -%}
+        {%- set relation = api.Relation.create(database=node.database, schema=node.schema, identifier=node.alias) | string -%}
+        {%- do sql.append(sql.pop() | replace(relation, '(select * from ' ~ relation ~ ' where false)')) -%}
+        {%- do others.append(spec.touched_by[node.name].unless_in) -%}
+    {%- endfor -%}
+    {%- if others | unique | list | length != 1 -%}{{ return([{'sql': spec.sql, 'rows': 'sluice_touched'}]) }}{%- endif -%}
+    {%- set holder = sluice_relation_of(others[0]) -%}
+    {%- set known = 'exists (select from ' ~ holder ~ ' as known where ' ~ sluice_same(spec.slice, 'known', 'touched') ~ ')' -%}
+    {%- set parts = [] -%}
+    {%- for part in [{'sql': sql[0], 'rows': 'known', 'where': known}, {'sql': spec.sql, 'rows': 'unknown', 'where': 'not ' ~ known}] -%}
+        {%- set rows = 'sluice_' ~ part.rows -%}
+        {%- do run_query('create temporary table ' ~ rows ~ ' on commit drop as select * from sluice_touched as touched where ' ~ part.where) -%}
+        {%- if run_query('select exists (select from ' ~ rows ~ ')')[0][0] -%}{%- do parts.append({'sql': part.sql, 'rows': rows}) -%}{%- endif -%}
+    {%- endfor -%}
+    {{ return(parts) }}
 {% endmacro %}
 
 
@@ -190,7 +222,7 @@
 
 {% macro sluice_refuse_duplicates(spec, rows) %}
     {%- set list = spec.grain | join(', ') -%}
-    {%- set doubles = run_query('select min(' ~ sluice_shown_key(spec.grain) ~ '), count(*) from ' ~ rows ~ ' group by ' ~ list ~ ' having count(*) > 1 order by 2 desc limit 5') -%}
+    {%- set doubles = run_query('select ' ~ sluice_shown_key(spec.grain) ~ ', times from (select ' ~ list ~ ', count(*) as times from ' ~ rows ~ ' group by ' ~ list ~ ' having count(*) > 1) as doubled order by times desc limit 5') -%}
     {%- if doubles | length > 0 -%}
         {%- set samples = [] -%}{%- for row in doubles -%}{%- do samples.append(row[0] ~ ' ×' ~ row[1]) -%}{%- endfor -%}
         {%- do exceptions.raise_compiler_error(

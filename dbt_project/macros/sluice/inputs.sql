@@ -63,6 +63,14 @@
 {% endmacro %}
 
 
+{#- The relation of one of the model's inputs, by the input's name. -#}
+{% macro sluice_relation_of(name) %}
+    {%- for node in sluice_inputs(model) if node.name == name -%}
+        {{ return(api.Relation.create(database=node.database, schema=node.schema, identifier=node.alias)) }}
+    {%- endfor -%}
+{% endmacro %}
+
+
 {#- The declared tables whose change logs a staging view shows; none of any other node. -#}
 {% macro sluice_logs_of(node) %}
     {%- set logs = [] -%}
@@ -97,8 +105,8 @@
         {#- As they are in the database, and not as the project has them: what is read is what counts. -#}
         {%- do parts.append(run_query("select string_agg(name || ':' || coalesce(pg_get_viewdef(to_regclass(name)), ''), ';' order by name) from unnest(array['" ~ views | join("', '") ~ "']) as name")[0][0]) -%}
     {%- endif -%}
-    {#- The same code in schemas with a prefix is the same code. -#}
+    {#- The same code in schemas with a prefix is the same code, and so it is in a copy of the database under another name. -#}
     {%- set prefix = env_var('SLUICE_SCHEMA_PREFIX', '') -%}
-    {%- set text = parts | join('\n') -%}
+    {%- set text = parts | join('\n') | replace(adapter.quote(this.database) ~ '.', '') -%}
     {{ return(local_md5(text | replace(prefix ~ '_', '') if prefix else text)) }}
 {% endmacro %}

@@ -77,10 +77,8 @@
     {%- do run_query('delete from ' ~ values ~ ' where ' ~ columns | join(' is null or ') ~ ' is null') -%}
     {%- if touch.unless_in -%}
         {#- A mention matters only to a key that the other input does not have; when that gains or loses the key, it touches it itself. -#}
-        {%- for other in sluice_inputs(model) if other.name == touch.unless_in -%}
-            {%- set holder = api.Relation.create(database=other.database, schema=other.schema, identifier=other.alias) -%}
-            {%- do run_query('delete from ' ~ values ~ ' as mentioned where exists (select from ' ~ holder ~ ' as known where ' ~ sluice_same(columns, 'known', 'mentioned') ~ ')') -%}
-        {%- endfor -%}
+        {%- do run_query('analyze ' ~ values) -%}
+        {%- do run_query('delete from ' ~ values ~ ' as mentioned where exists (select from ' ~ sluice_relation_of(touch.unless_in) ~ ' as known where ' ~ sluice_same(columns, 'known', 'mentioned') ~ ')') -%}
     {%- endif -%}
     {%- do sluice_touch(spec, touch, values, types) -%}
 {% endmacro %}
@@ -143,10 +141,10 @@
 {%- endmacro %}
 
 
-{#- Rows of the touched slices. Of several columns the arrays find a superset by index, and the pairs make it exact. -#}
-{% macro sluice_in_slice(spec, alias) -%}
+{#- Rows of the slices in `rows`. Of several columns the arrays find a superset by index, and the pairs make it exact. -#}
+{% macro sluice_in_slice(spec, alias, rows='sluice_touched') -%}
     {{ sluice_any(spec.slice, alias) }}
-    {%- if spec.slice | length > 1 %} and ({{ sluice_prefixed(spec.slice, alias) }}) in (select {{ spec.slice | join(', ') }} from sluice_touched) {%- endif -%}
+    {%- if spec.slice | length > 1 %} and ({{ sluice_prefixed(spec.slice, alias) }}) in (select {{ spec.slice | join(', ') }} from {{ rows }}) {%- endif -%}
 {%- endmacro %}
 
 

@@ -79,7 +79,7 @@ def unread(connection: psycopg.Connection, models: Sequence[Model]) -> list[str]
         if model.is_view:
             continue
         if model.relation not in marks:
-            reasons.append(f"{model.name} was never built")
+            reasons.append(f"{model.name} was never built, or must be built anew")
             continue
         for name, mark in marks[model.relation].items():
             if name.startswith(_CODE):

@@ -12,6 +12,7 @@
         'dim_location': none,
         'dim_date': none,
     },
+    indexes=[{'columns': ['placed_at'], 'type': 'brin'}],
 ) }}
 -- depends_on: {{ ref('dim_location') }}, {{ ref('dim_date') }}
 
