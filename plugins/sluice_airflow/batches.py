@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk import XComArg
 from airflow.sdk.exceptions import AirflowSkipException
 
 from sluice.declarations import Source, Table
-from sluice_airflow.steps import EngineOperator, ids, is_backfill, run_context
+from sluice_airflow.sensors import must_be_ready, waiting
+from sluice_airflow.steps import EngineOperator, engine, ids, is_backfill, run_context
 
 
 class LandOperator(EngineOperator):
-    """Read every pending unit of a table into the landing area. Returns the batch ids."""
+    """Read every pending unit of a table into the landing area. Returns the batch ids.
+
+    A connection that is left alone for a while is no failure of this task: it waits, without a worker and without
+    using up a retry, until the source may be asked again and answers, as long as `wait` would have.
+    """
 
     def __init__(self, *, source: Source, table: Table, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -21,11 +27,22 @@ class LandOperator(EngineOperator):
 
     def step(self, context: Any) -> list[int]:
         """Land."""
+        from sluice.errors import CircuitOpen
         from sluice.loading import land
 
-        found = ids(land(self.source, self.table, run_context(context)))
+        try:
+            found = ids(land(self.source, self.table, run_context(context)))
+        except CircuitOpen as open_circuit:
+            self.log.info("%s waits: %s", self.table.log_name, open_circuit)
+            self.defer(trigger=waiting(self.source, self.table, datetime.now(UTC)), method_name="resume")
         self.log.info("%s: %s", self.table.log_name, f"landed batches {found}" if found else "nothing is pending")
         return found
+
+    def resume(self, context: Any, event: dict[str, Any]) -> list[int]:
+        """Land after all, or say what was waited for, and since when."""
+        must_be_ready(self.source, self.table, event)
+        with engine(self.execution_timeout):
+            return self.step(context)
 
 
 class _BatchOperator(EngineOperator):

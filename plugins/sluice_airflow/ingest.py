@@ -56,7 +56,13 @@ def _steps(source: Source, table: Table) -> PublishOperator:
             # A deferred task keeps its clock: it must outlast the wait itself.
             execution_timeout=source.wait + _SHORT,
         )
-        land = LandOperator(task_id="land", source=source, table=table, pool=pool)
+        land = LandOperator(
+            task_id="land",
+            source=source,
+            table=table,
+            pool=pool,
+            execution_timeout=DEFAULTS["execution_timeout"] + source.wait,  # it may wait too
+        )
         audit = AuditOperator(task_id="audit", batch_ids=land.output)
         publish = PublishOperator(task_id="publish", batch_ids=audit.output)
         wait >> land

@@ -38,28 +38,33 @@ class ReadySensor(BaseOperator):
         since = datetime.now(UTC)
         with engine(self.execution_timeout):
             found = ready(self.source, self.table)
-        if found.ready:
-            return
-        self.log.info("%s waits for: %s", self.table.log_name, found.waiting_for)
-        self.defer(
-            trigger=ReadyTrigger(
-                source=self.source.source,
-                table=self.table.name,
-                since=since.isoformat(),
-                until=(since + self.source.wait).isoformat(),
-                poll_seconds=self.poll.total_seconds(),
-            ),
-            method_name="resume",
-        )
+        if not found.ready:
+            self.log.info("%s waits for: %s", self.table.log_name, found.waiting_for)
+            self.defer(trigger=waiting(self.source, self.table, since, self.poll), method_name="resume")
 
     def resume(self, context: Any, event: dict[str, Any]) -> None:
         """Go on, or say what was waited for, and since when."""
-        if event["ready"]:
-            self.log.info("%s is ready", self.table.log_name)
-            return
+        must_be_ready(self.source, self.table, event)
+        self.log.info("%s is ready", self.table.log_name)
+
+
+def waiting(source: Source, table: Table, since: datetime, poll: timedelta = _POLL) -> ReadyTrigger:
+    """What a task defers to until the table can be read, or the source's `wait` from `since` on is over."""
+    return ReadyTrigger(
+        source=source.source,
+        table=table.name,
+        since=since.isoformat(),
+        until=(since + source.wait).isoformat(),
+        poll_seconds=poll.total_seconds(),
+    )
+
+
+def must_be_ready(source: Source, table: Table, event: dict[str, Any]) -> None:
+    """Fail for good if the wait ended without success."""
+    if not event["ready"]:
         raise AirflowFailException(
-            f"{self.table.log_name}: gave up. Waited since {event['since'][:16].replace('T', ' ')} UTC for: "
-            f"{event['waiting_for']}. Nothing was read. Ask {self.source.owner}; then clear this task"
+            f"{table.log_name}: gave up. Waited since {event['since'][:16].replace('T', ' ')} UTC for: "
+            f"{event['waiting_for']}. Nothing was read. Ask {source.owner}; then clear this task"
         )
 
 

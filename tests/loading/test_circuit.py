@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -120,6 +122,32 @@ def test_a_success_between_failures_keeps_the_circuit_closed(world: World, api: 
     api.answer = lambda request: (503, {}, {})
     fail(world, 2)
     assert events(world) == []
+
+
+def test_an_open_circuit_makes_the_task_land_wait_as_its_sensor_does_and_uses_up_no_retry(
+    world: World, api: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "plugins"))
+    from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+    from sluice_airflow.batches import LandOperator
+    from sluice_airflow.sensors import ReadyTrigger, _look
+
+    fail(world, 3)
+    api.asked.clear()
+    source, table = declared(world)
+    task = LandOperator(task_id="land", source=source, table=table)
+    context = {"dag_run": SimpleNamespace(run_type="scheduled", run_id="scheduled__1")}
+    with pytest.raises(TaskDeferred) as waits:
+        task.step(context)
+    assert isinstance(waits.value.trigger, ReadyTrigger)
+    assert api.asked == []
+    assert not _look("shop", "one")[0], "what the trigger asks; it asks nobody until the next try is due"
+    with pytest.raises(AirflowFailException, match=r"gave up\. Waited since 2026-01-01 00:00 UTC for: it"):
+        task.resume(context, {"ready": False, "since": "2026-01-01T00:00:00", "waiting_for": "it"})
+    make_due(world)
+    api.answer = lambda request: UP
+    assert _look("shop", "one")[0]
+    assert len(task.resume(context, {"ready": True})) == 1
 
 
 def test_a_sensor_that_finds_the_server_alive_lets_the_next_reading_try(world: World, api: Server) -> None:

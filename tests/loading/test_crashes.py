@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 
 from sluice.declarations import load_file
 from sluice.errors import LandingLost, LeaseHeld, StaleLease
-from sluice.loading import RunContext, audit, land, publish
+from sluice.loading import RunContext, audit, land, lease, publish
 from tests.loading.conftest import Killed, World
 from tests.loading.test_full_extracts import DAYS, THINGS, deliver, meaning_in, meaning_of
 
@@ -67,6 +71,58 @@ def test_L3_an_attempt_that_was_overtaken_cannot_publish(world: World) -> None:
     assert [p.state for p in publish(retry)] == ["published"]
     assert [p.state for p in publish(retry)] == ["published"], "publishing again is a no-op"
     assert world.query("select count(*) from staging.shop__things") == [(1,)]
+
+
+SLOW = """
+slow:
+  description: a query that takes its time
+  from:
+    postgres:
+      connection: db
+      query: "select id, at from things, pg_sleep(1.6) where at >= {start} and at < {end}"
+  mode: append
+  key: [id]
+  start: %s
+  columns: {id: {type: bigint}, at: {type: timestamptz}}
+"""
+
+
+@pytest.fixture
+def slow(world: World, postgres: object) -> World:
+    """One day to read, which takes a while."""
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    world.declare(SLOW % yesterday)
+    with psycopg.connect(world.source_url) as source:
+        source.execute("create table things as select 1::bigint as id, %s::timestamptz as at", [yesterday])
+    return world
+
+
+def test_L4_a_reading_that_lasts_longer_than_its_lease_keeps_it(slow: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "LEASE", timedelta(seconds=0.6))
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit(slow.load, "slow", run="long")
+        time.sleep(1.1)
+        with pytest.raises(LeaseHeld, match="long holds the lease"):
+            slow.load("slow", run="other")
+        assert [p.rows_applied for p in reading.result()] == [1]
+    assert slow.query("select state, count(*) from ops.batch group by 1") == [("published", 1)]
+
+
+def test_L3_a_reading_that_was_overtaken_before_it_ended_lands_nothing(slow: World) -> None:
+    """INV-2: as when a machine slept for longer than the lease."""
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit(slow.load, "slow", run="zombie")
+        time.sleep(0.8)
+        slow.warehouse.execute("update ops.lease set expires_at = clock_timestamp() - interval '1 second'")
+        overtaking = pool.submit(slow.load, "slow", run="other")
+        with pytest.raises(StaleLease, match="STALE_LEASE"):
+            reading.result()
+        assert [p.rows_applied for p in overtaking.result()] == [1]
+    assert slow.query("select run_id, state from ops.batch order by 1") == [
+        ("other", "published"),
+        ("zombie", "abandoned"),
+    ]
+    assert slow.query("select count(*) from pg_tables where schemaname = 'landing'") == [(0,)]
 
 
 def test_L4_two_runs_of_one_unit_do_not_overlap_and_say_who_holds_the_lease(world: World) -> None:

@@ -8,7 +8,9 @@ import psycopg
 import pytest
 
 from sluice.cli.batch import approve
+from sluice.declarations import load_file
 from sluice.errors import GateRefused, SluiceError, SourceUnavailable
+from sluice.loading import RunContext, audit, backdated, land, publish
 from tests.loading.conftest import World
 
 ORDERS = """
@@ -141,17 +143,86 @@ def test_E8_a_key_that_returns_with_an_older_stamp_is_alive_again(world: World, 
     assert world.history("shop__orders", "id", "amount")[2][-1][1] is not None
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a polled row whose own stamp goes back is below the watermark: only a comparison of values sees it",
-)
 def test_a_row_that_changes_while_its_stamp_goes_back_is_seen(world: World, source: psycopg.Connection) -> None:
-    source.execute("insert into orders values (1, 1)")
+    source.execute("insert into orders values (1, 1), (2, 5)")
     world.load("orders")
     source.execute("update orders set amount = 2, updated_at = '2026-01-01' where id = 1")
+    read = [world.load("orders")[0] for _ in range(2)]
+    assert [str(amount) for _, amount in world.history("shop__orders", "id", "amount")[1]][-2:] == ["1.00", "2.00"]
+    assert str(world.query("select min(updated_at) from staging.shop__orders")[0][0].date()) == "2026-01-01"
+    before = world.query("select count(*) from staging.shop__orders")
+    source.execute("update orders set updated_at = clock_timestamp() - interval '1 day', amount = 3 where id = 1")
+    read += world.load("orders")
+    assert str(world.history("shop__orders", "id", "amount")[1][-1][1]) == "3.00", "forward, but below the watermark"
+    source.execute("update orders set updated_at = default, amount = 4 where id = 1")
+    world.load("orders")
+    assert str(world.history("shop__orders", "id", "amount")[1][-1][1]) == "4.00"
+    assert before == [(4,)], "the version that it had, the one that it has, and that it has it since now"
+    assert world.books_balance()
+
+
+def test_a_row_that_appears_below_the_watermark_is_seen_once(world: World, source: psycopg.Connection) -> None:
+    """INV-6: also of a key of several columns, with a control total, and when its values break the contract."""
+    source.execute("create table lines (doc text, line int, amount text, updated_at timestamptz default now())")
+    world.declare(
+        ORDERS.replace("orders", "lines")
+        .replace("key: [id]", "key: [doc, line]")
+        .replace("id: {type: bigint, required: true}", "doc: {type: text}\n    line: {type: bigint}")
+        .replace(
+            "table: public.lines",
+            'table: public.lines, control_total: {query: "select count(*) from lines '
+            'where updated_at >= {start} and updated_at < {end}"}',
+        )
+    )
+    source.execute("insert into lines values ('a', 1, '1'), ('a''b', 1, '1')")
+    world.load("lines")
+    source.execute("insert into lines values ('a''b', 2, '7', '2026-01-01'), ('x', 1, 'much', '2026-01-01')")
+    (late,) = world.load("lines")
+    assert (late.rows_applied, late.rows_quarantined) == (1, 1)
+    again = world.load("lines")[0]
+    assert (again.rows_applied, again.rows_quarantined) == (0, 0), "what waits in quarantine is no news"
+    assert world.query("select doc, line from staging.shop__lines where amount = 7") == [("a'b", 2)]
+    assert world.books_balance()
+
+
+def test_a_source_restored_from_a_backup_is_read_once_as_a_whole(
+    world: World, source: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backdated, "MOST", 3)
+    source.execute("insert into orders select i, i from generate_series(1, 5) as i")
+    world.load("orders")
+    source.execute("update orders set amount = -id, updated_at = '2026-01-01'")
+    assert world.load("orders")[0].rows_read == 5
+    assert [str(chain[-1][1]) for chain in world.history("shop__orders", "id", "amount").values()] == [
+        f"-{i}.00" for i in range(1, 6)
+    ]
+
+
+def test_a_scan_that_was_overtaken_does_not_say_what_holds(world: World, source: psycopg.Connection) -> None:
+    """INV-4: two readings that are published in the other order end as the later one saw it."""
+    declared = load_file(world.sources / "shop.yml")
+    source.execute("insert into orders values (1, 1)")
+    world.load("orders")
+    source.execute("update orders set amount = 2, updated_at = default")
+    early = land(declared, declared.tables["orders"], RunContext("early"))
+    source.execute("update orders set amount = 3, updated_at = clock_timestamp()")
+    world.load("orders")
+    audit(early)
+    publish(early)
+    assert str(world.history("shop__orders", "id", "amount")[1][-1][1]) == "3.00"
+
+
+def test_E8_a_row_that_is_marked_as_deleted_is_not_revived_by_the_scan_that_finds_its_key(
+    world: World, source: psycopg.Connection
+) -> None:
+    source.execute("alter table orders add gone boolean default false")
+    world.declare(ORDERS.replace("  key: [id]", "  deleted_by: {field: gone, value: 't'}\n  key: [id]"))
+    source.execute("insert into orders values (1, 1)")
+    world.load("orders")
+    source.execute("update orders set gone = true, updated_at = clock_timestamp()")
     for _ in range(2):
         world.load("orders")
-    assert world.history("shop__orders", "id", "amount")[1][-1][1] == 2
+    assert world.history("shop__orders", "id", "amount")[1][-1][1] is None
 
 
 def test_a_reader_that_cannot_see_open_transactions_is_refused_and_told_what_to_grant(

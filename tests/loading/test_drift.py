@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -169,6 +170,38 @@ def test_D3_readers_never_wait_for_the_copy_and_a_long_one_is_not_overtaken(
     assert slowest < 4, "the patience of one try, and the machine's own slowness"
     world.load("sales", run="the-same-run")
     assert world.query("select pg_typeof(pieces)::text from staging.shop__sales limit 1") == [("bigint",)]
+
+
+def test_D3_a_reader_in_a_loop_meets_no_error_and_misses_no_row_while_the_log_is_replaced(
+    world: World, dependents: psycopg.Connection
+) -> None:
+    """INV-4."""
+    load(world, 2, "id,pieces,note\n" + "".join(f"{i},1,x\n" for i in range(3, 30_000)))
+    looks: list[tuple] = []
+    widened = threading.Event()
+
+    def look() -> None:
+        with psycopg.connect(os.environ["SLUICE_WAREHOUSE_URL"], autocommit=True) as reader:
+            reader.prepare_threshold = None  # the server refuses a prepared plan whose result got another type
+            while not widened.is_set():
+                for relation in ("staging.shop__sales", "staging.stg_sales", "marts.totals"):
+                    looks.append(reader.execute(f"select sum(pieces), count(*) from {relation}").fetchone())
+
+    with ThreadPoolExecutor() as pool:
+        readers = [pool.submit(look) for _ in range(2)]
+        declare(world, pieces="bigint", id="bigint")
+        time.sleep(0.3)
+        load(world, 3, f"id,pieces,note\n40000,{BIG},z\n")
+        time.sleep(0.3)
+        widened.set()
+        for reader in readers:
+            reader.result()  # raises what the reader met
+    assert world.query("select pg_typeof(id)::text, pg_typeof(pieces)::text from staging.shop__sales limit 1") == [
+        ("bigint", "bigint")
+    ]
+    whole = {(30_000, 29_999), (30_000, 1), (30_000 + int(BIG), 30_000), (30_000 + int(BIG), 1)}
+    assert set(looks) <= whole
+    assert len(set(looks)) >= 3, "it looked before and after"
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,8 @@ class Deletes(Declared):
 
     detect: Literal["none", "key_scan"] = Field(
         default="none",
-        description="cursor tables: compare all keys of the source with those known, in the same snapshot",
+        description="cursor tables: compare all keys of the source, and their stamps, with those known, in the same "
+        "snapshot: finds deleted rows, and rows whose stamp went back",
     )
     max_share: float = Field(default=0.10, ge=0, le=1, description="A larger share of vanished keys is refused")
 

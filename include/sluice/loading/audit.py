@@ -111,12 +111,13 @@ def judge_vanished(connection: psycopg.Connection, table: Table, batch: Batch) -
                 from (
                     select present.{first} is not null as is_present
                     from ({state}) as known
-                    left join (select distinct * from {keys}) as present on {same_key}
+                    left join (select distinct {key} from {keys}) as present on {same_key}
                     where known._op <> 'delete'
                 ) as known
                 """
             ).format(
                 keys=landing_table(batch.batch_id, "keys"),
+                key=log.names(table.key),
                 same_key=log.same_key(table, "present", "known"),
                 first=sql.Identifier(table.key[0]),
                 state=log.state_before(table, inclusive=table.mode is Mode.CURSOR, touched=batches.touched(batch)),

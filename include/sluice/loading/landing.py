@@ -6,7 +6,7 @@
 | `landing.b<id>_typed` | rows as values; each stream that COPYs has a child table of its own |
 | `landing.b<id>_rejects` | what can't even become a row of text, with its bytes |
 | `landing.b<id>_gaps` | how far row numbers of a stream are to be moved, where rows were left out |
-| `landing.b<id>_keys` | all keys of the source, of a key scan |
+| `landing.b<id>_keys` | all keys of the source with their stamps, of a key scan |
 | `landing.b<id>_lines`, `_unseen`, `_touched` | how a full extract differs from the one before (`unchanged.py`) |
 | `landing.b<id>_rows` | a view that the audit makes: the typed rows in the shape of the change log |
 
@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from psycopg import sql
 
 from sluice import warehouse
 from sluice.declarations import Table
-from sluice.loading import checkpoint
+from sluice.loading import backdated, checkpoint
 from sluice.loading.contract import TEMPORAL
 from sluice.loading.filling import Filled, Filling
 from sluice.loading.mapping import Mapping, map_fields
@@ -309,14 +309,23 @@ class Landing:
     # -- keys, and the end ------------------------------------------------------------------------
 
     def keys(self, blocks: Iterable[bytes]) -> int:
-        """COPY all keys of the source, in Postgres's text format."""
+        """COPY all keys of the source, each with its stamp, in Postgres's text format."""
         table = landing_table(self._batch_id, "keys")
         self._connection.execute(sql.SQL("drop table if exists {}").format(table))
-        _make(self._connection, table, [(key, self._table.columns[key].type) for key in self._table.key])
+        keys = [(key, self._table.columns[key].type) for key in self._table.key]
+        _make(self._connection, table, [*keys, ("_stamp", "timestamptz")])
         count = _copy(self._connection, sql.SQL("copy {} from stdin").format(table), blocks)
         self._connection.execute(sql.SQL("analyze {}").format(table))
         self._connection.commit()
         return count
+
+    def missed(self, since: datetime) -> list[tuple[str, ...]] | None:
+        """Of the keys that a scan found, those that a reading from `since` on leaves out and the log knows otherwise;
+        None if they are too many to name."""
+        keys = landing_table(self._batch_id, "keys")
+        found = backdated.missed(self._connection, self._table, keys, since)
+        self._connection.commit()
+        return found
 
     def finish(self) -> None:
         """Write what is still in memory, and hand the rejects over to quarantine: the latter in the caller's

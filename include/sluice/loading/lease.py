@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import psycopg
 
+from sluice import warehouse
 from sluice.errors import LeaseHeld, StaleLease
 
 LEASE = timedelta(minutes=10)  # a crashed holder blocks others no longer; a slow one that is overtaken is fenced out
@@ -34,6 +38,39 @@ def take(connection: psycopg.Connection, source: str, table: str, unit: str, hol
             f"{source}.{table} {unit}: {by} holds the lease until {until}; this run left the unit alone (LEASE_HELD)"
         )
     return int(row[0])
+
+
+@contextmanager
+def kept(source: str, table: str, unit: str, token: int) -> Iterator[None]:
+    """Renew the lease while something long is done inside, by a session of its own that a short work never opens.
+
+    Nothing is said here if it was lost meanwhile, as by a machine that slept: `check` says so before anything counts.
+    """
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(LEASE.total_seconds() / 3):
+            with suppress(psycopg.Error), warehouse.connect(autocommit=True) as connection:  # if it is gone, next time
+                if not _renew(connection, source, table, unit, token):
+                    return
+
+    renewing = threading.Thread(target=renew, name=f"lease of {source}.{table}", daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        done.set()
+        renewing.join()
+
+
+def _renew(connection: psycopg.Connection, source: str, table: str, unit: str, token: int) -> bool:
+    return bool(
+        connection.execute(
+            "update ops.lease set expires_at = clock_timestamp() + %s"
+            " where (source, table_name, unit, token) = (%s, %s, %s, %s)",
+            [LEASE, source, table, unit, token],
+        ).rowcount
+    )
 
 
 def check(connection: psycopg.Connection, source: str, table: str, unit: str, token: int | None) -> None:

@@ -225,11 +225,12 @@ def _land_unit(connection: psycopg.Connection, source: Source, table: Table, uni
     connection.commit()
     sink = Landing(connection, batch_id, table)
     try:
-        with sink:
+        with sink, lease.kept(source.source, table.name, unit.name, token):
             if table.origin.rest:
                 sink.resume(unit.resumable, _resume_within(table))
             read, compared = _read(connection, source, table, unit, sink, batch_id)
             sink.finish()
+        lease.check(connection, source.source, table.name, unit.name, token)
     except Exception as error:
         connection.rollback()
         raise _give_up(connection, table, batch_id, unit, sink, token, error) from None

@@ -10,8 +10,8 @@ from psycopg import sql
 
 from sluice.declarations import Mode, Table
 from sluice.errors import GateRefused, StaleLease
+from sluice.loading import backdated, contract, lease, log, rows, unchanged
 from sluice.loading import batch as batches
-from sluice.loading import contract, lease, log, rows, unchanged
 from sluice.loading.audit import judge_vanished
 from sluice.loading.batch import Batch, record_check
 from sluice.loading.landing import drop_landing, landing_table
@@ -217,8 +217,8 @@ def _append(connection: psycopg.Connection, table: Table, batch: Batch, earlier:
 
 
 def _add_versions(connection: psycopg.Connection, table: Table, batch: Batch, earlier: list[int]) -> tuple[int, int]:
-    """Versions that the log does not hold yet; then tombstones for keys that the scan no longer found, and life for
-    those it did.
+    """Versions that the log does not hold yet; then tombstones for keys that the scan no longer found, and once more
+    what holds of those it did.
 
     Without a declared `sequence`, a row that changed while its cursor did not (two changes within a second, a corrected
     column) is a later version of the same instant: what was read later is what the source holds.
@@ -246,7 +246,11 @@ def _add_versions(connection: psycopg.Connection, table: Table, batch: Batch, ea
     if table.deletes.detect != "key_scan":
         return applied, 0
     deleted = _bury(connection, table, batch, inclusive=True)
-    return applied, deleted + _revive(connection, table, batch)
+    if backdated.is_latest(connection, batch):
+        again = backdated.held_again(table, landing_table(batch.batch_id, "keys"))
+        instants = {"instant": "infinity", "read_at": batch.effective_at}
+        deleted += connection.execute(_insert(table, batch.batch_id, again), instants).rowcount
+    return applied, deleted
 
 
 def _known_version(table: Table) -> sql.Composable:
@@ -272,34 +276,6 @@ def _holds_rows(connection: psycopg.Connection, table: Table) -> bool:
     """A first load need not look for each of its rows."""
     found = connection.execute(sql.SQL("select exists (select from {})").format(log.relation(table))).fetchone()
     return bool(found and found[0])
-
-
-def _revive(connection: psycopg.Connection, table: Table, batch: Batch) -> int:
-    """A key that the scan found, though the log has it deleted, came back with an older stamp: its last version
-    holds again."""
-    rows = sql.SQL(
-        """
-        select {columns}, 0::bigint as _row_number, 'upsert'::text as _op, %(instant)s::timestamptz as _effective_at,
-            state._sequence + 1 as _sequence, last._row_hash, last._rescued
-        from ({state}) as state
-        inner join (select distinct * from {keys}) as present on {present}
-        cross join lateral (
-            select log.* from {log} as log
-            where {same_key} and log._op = 'upsert'
-            order by log._effective_at desc, log._sequence desc, log._op desc, log._row_hash desc
-            limit 1
-        ) as last
-        where state._op = 'delete'
-        """
-    ).format(
-        columns=log.names(table.columns, "last"),
-        state=log.state_before(table, inclusive=True),
-        keys=landing_table(batch.batch_id, "keys"),
-        present=log.same_key(table, "present", "state"),
-        log=log.relation(table),
-        same_key=log.same_key(table, "log", "state"),
-    )
-    return connection.execute(_insert(table, batch.batch_id, rows), {"instant": batch.effective_at}).rowcount
 
 
 def _assert_state(connection: psycopg.Connection, table: Table, batch: Batch, earlier: list[int]) -> tuple[int, int]:

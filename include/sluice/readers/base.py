@@ -123,7 +123,8 @@ class Sink(Protocol):
       the server refuses goes on as text by itself. Only if `takes_blocks`.
 
     A record that can't even become text goes to `reject`, with its bytes. `keys` takes all keys of the source, for a
-    key scan, in PostgreSQL's text format.
+    key scan, each with its stamp, in PostgreSQL's text format; `missed` then says which of them a reading that begins
+    at an instant must not leave out, as texts, or None: all.
 
     `resumed` is what an attempt that failed last gave to `checkpoint`; the rows that it had landed as text by then are
     here, and `create` with `keep` leaves them.
@@ -145,6 +146,7 @@ class Sink(Protocol):
     def blocks(self, blocks: Iterable[Block], options: str) -> None: ...
     def reject(self, row_number: int, code: str, reason: str, raw: bytes) -> None: ...
     def keys(self, blocks: Iterable[bytes]) -> int: ...
+    def missed(self, since: datetime) -> list[tuple[str, ...]] | None: ...
     def checkpoint(self, progress: dict[str, Any]) -> None: ...
 
 

@@ -84,11 +84,14 @@ class PostgresReader:
             with connection.transaction():
                 connection.execute("set transaction isolation level repeatable read, read only")
                 sink.create(fields)
-                digests = rows.land(connection, sink)
-                result.keys_once = rows.keys_once
+                digests: list[Digest] = []
                 if table.deletes.detect == "key_scan":
                     digests.append(Digest())
                     result.keys = sink.keys(digests[-1].over(_copy(connection, rows.keys())))
+                    if unit.location and unit.location != "interval":
+                        rows.include(connection, sink)
+                digests += rows.land(connection, sink)
+                result.keys_once = rows.keys_once
                 result.control_total = rows.control_total(connection)
         if table.cursor and unit.location != "interval":
             result.watermark_from = unit.location or None
@@ -133,6 +136,7 @@ class _Rows:
         self._table, self._fields, self._bounds = table, fields, bounds
         self._relation = _relation(table, bounds)
         self.keys_once = False  # of rows that came as values, whose key is unique in the source
+        self._missed: sql.Composable | None = None
 
     def land(self, connection: psycopg.Connection, sink: Sink) -> list[Digest]:
         """As values where they are many and their types allow it, else as text."""
@@ -151,9 +155,33 @@ class _Rows:
         return [digest]
 
     def keys(self) -> sql.Composable:
-        """Every key, for a key scan."""
-        fields = [sql.Identifier(self._table.columns[key].field or key) for key in self._table.key]
-        return sql.SQL("select {} from {}").format(sql.SQL(", ").join(fields), self._relation)
+        """Every key with its stamp, for a key scan."""
+        return sql.SQL("select {}, {} from {}").format(self._key(), self._stamp(), self._relation)
+
+    def include(self, connection: psycopg.Connection, sink: Sink) -> None:
+        """Read those keys too whose stamp went back, or that appeared with an old one; all rows, if they are many."""
+        assert self._bounds is not None
+        missed = sink.missed(self._bounds[0])
+        if missed is None:
+            self._bounds = None
+        elif missed:
+            # of the source's own types, so that a key is found whatever its text looks like in the warehouse
+            cursor = connection.execute(sql.SQL("select {} from {} limit 0").format(self._key(), self._relation))
+            kinds = [_type_name(connection, column.type_code) for column in cursor.description or ()]
+            self._missed = sql.SQL("({}) in (select {} from unnest({}) as missed ({}))").format(
+                self._key(),
+                sql.SQL(", ").join(sql.SQL(f"k{n}::{{}}").format(sql.SQL(kind)) for n, kind in enumerate(kinds)),
+                sql.SQL(", ").join(sql.SQL("{}::text[]").format(list(texts)) for texts in zip(*missed, strict=True)),
+                sql.SQL(", ").join(sql.SQL(f"k{n}") for n in range(len(kinds))),
+            )
+
+    def _key(self) -> sql.Composable:
+        fields = (sql.Identifier(self._table.columns[key].field or key) for key in self._table.key)
+        return sql.SQL(", ").join(fields)
+
+    def _stamp(self) -> sql.Identifier:
+        assert self._table.cursor is not None
+        return sql.Identifier(self._table.columns[self._table.cursor.column].field or self._table.cursor.column)
 
     def control_total(self, connection: psycopg.Connection) -> int | None:
         """How many rows the source says there are."""
@@ -166,7 +194,18 @@ class _Rows:
                 f"{self._table.log_name}: the query of control_total must return one whole number; nothing "
                 "was published"
             )
-        return row[0]
+        return row[0] + self._count_missed(connection)
+
+    def _count_missed(self, connection: psycopg.Connection) -> int:
+        """Rows that are read besides those between the bounds, of which the total speaks."""
+        if self._missed is None or self._bounds is None:
+            return 0
+        row = connection.execute(
+            sql.SQL("select count(*) from {} where {} and {} < {}").format(
+                self._relation, self._missed, self._stamp(), self._bounds[0]
+            )
+        ).fetchone()
+        return int(row[0]) if row else 0
 
     def _query(self, what: list[sql.Composable], *conditions: sql.Composable) -> sql.Composable:
         query = sql.SQL("select {} from {}").format(sql.SQL(", ").join(what), self._relation)
@@ -177,13 +216,14 @@ class _Rows:
         """The rows of a cursor that lie between the bounds."""
         if self._table.cursor is None or self._bounds is None:
             return []
-        field = sql.Identifier(self._table.columns[self._table.cursor.column].field or self._table.cursor.column)
+        field = self._stamp()
         start, end = self._bounds
         within = sql.SQL("{} >= {}").format(field, start)
         if end != _EVER[1]:
             within = sql.SQL("{} and {} < {}").format(within, field, end)
         # a row without a cursor value would never be seen again: read it, and let the contract reject it
-        return [sql.SQL("({} or {} is null)").format(within, field)]
+        parts = [within, sql.SQL("{} is null").format(field), *([self._missed] if self._missed else [])]
+        return [sql.SQL("({})").format(sql.SQL(" or ").join(parts))]
 
     def _sources(self, sink: Sink) -> dict[str, str]:
         """The source's field of each landing column."""
@@ -298,6 +338,11 @@ def _copy(connection: psycopg.Connection, query: sql.Composable) -> Iterator[byt
     except psycopg.OperationalError as error:
         kind = type(error).__name__
         raise SourceUnavailable(f"reading broke off ({kind}); nothing was published", kind=kind) from None
+
+
+def _type_name(connection: psycopg.Connection, oid: int) -> str:
+    """A type as the source spells it, quoted where it must be."""
+    return connection.execute("select format_type(%s, null)", [oid]).fetchone()[0]  # type: ignore[index]
 
 
 def _clock(connection: psycopg.Connection) -> datetime:
