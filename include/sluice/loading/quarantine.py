@@ -37,6 +37,7 @@ class Where:
     batch_id: int | None = None
     since: datetime | None = None
     ids: tuple[int, ...] | None = None
+    sources: tuple[str, ...] | None = None  # only these, for someone who may not see all
 
     def __post_init__(self) -> None:
         if self.state and self.state not in STATES:
@@ -120,6 +121,8 @@ def condition(where: Where) -> tuple[sql.Composable, dict[str, object]]:
     used = {name: pair for name, pair in given.items() if pair[1] not in ("", None)}
     if where.ids is not None:
         used["ids"] = ("q.quarantine_id = any(%(ids)s)", list(where.ids))
+    if where.sources is not None:
+        used["sources"] = ("q.source = any(%(sources)s)", list(where.sources))
     text = " and ".join(text for text, _ in used.values()) or "true"  # texts of our own; the values are parameters
     return sql.SQL(text), {name: value for name, (_, value) in used.items()}
 

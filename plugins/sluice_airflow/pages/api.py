@@ -1,0 +1,144 @@
+"""The same as JSON. `GET …/api/openapi.json` describes it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, HTTPException, Request
+from pydantic import BaseModel, Field
+
+from sluice.loading import quarantine, replay
+from sluice.loading.quarantine import Masker
+from sluice.reports import board as boards
+from sluice.reports import flow
+from sluice_airflow.pages.common import Me, day_of, may_read_models, number_of, require_read, visible
+from sluice_airflow.pages.quarantine import masked, require_change, where_of
+
+router = APIRouter(prefix="/api", tags=["reports"])
+
+
+@router.get("/openapi.json", include_in_schema=False)
+def description(request: Request, me: Me) -> dict[str, Any]:
+    """The OpenAPI description of what follows."""
+    return request.app.openapi()  # type: ignore[no-any-return]
+
+
+@router.get("/board")
+def board(me: Me) -> boards.Board:
+    """Every table: fresh or late, gate, rows, open quarantine, 30 days; and what is affected downstream."""
+    return boards.board(visible(me).values(), may_read_models(me))
+
+
+@router.get("/batches")
+def batches(
+    me: Me, table: str = "", state: str = "", day: str = "", before: str = "", limit: int = 50
+) -> list[flow.BatchLine]:
+    """Batches with their books, the latest first; `before` a batch id begins the next page."""
+    source, _, name = table.partition(".")
+    if source:
+        require_read(me, source)
+    wanted = flow.Wanted(source, name, state, day_of(day), number_of(before), visible(me).keys())
+    return flow.batches(wanted, limit=max(1, min(limit, 500)))
+
+
+@router.get("/batches/{batch_id}")
+def batch(me: Me, batch_id: int) -> flow.Batch:
+    """One batch: books, checks, rejects, and the models that read it."""
+    found = flow.batch(batch_id, may_read_models(me))
+    require_read(me, found.line.source)
+    return found
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A rejected row; personal values are masked."""
+
+    quarantine_id: int
+    source: str
+    table_name: str
+    batch_id: int
+    unit: str
+    row_number: int
+    key: str | None
+    column_name: str | None
+    code: str
+    reason: str
+    state: str
+    state_reason: str | None
+    state_by: str | None
+    state_at: datetime | None
+    replayed_by: int | None
+    created_at: datetime
+    raw: str | None
+    fields: dict[str, str | None] | None
+
+
+@router.get("/quarantine")
+def groups(
+    me: Me, table: str = "", code: str = "", column: str = "", batch: str = "", since: str = "", state: str = "open"
+) -> list[quarantine.Group]:
+    """Rejected rows counted by reason."""
+    return quarantine.groups(where_of(me, table, code, column, batch, since, state), limit=500)
+
+
+@router.get("/quarantine/rows")
+def rows(
+    me: Me, table: str = "", code: str = "", column: str = "", batch: str = "", since: str = "", state: str = "open",
+    limit: int = 50,
+) -> list[Rejected]:  # fmt: skip
+    """The rows themselves."""
+    where, masker = where_of(me, table, code, column, batch, since, state), Masker()
+    return [Rejected(**masked(row, masker)) for row in quarantine.rows(where, limit=max(1, min(limit, 500)))]
+
+
+@router.get("/quarantine/{quarantine_id}")
+def row(me: Me, quarantine_id: int) -> Rejected:
+    """One row as it came, masked."""
+    found = quarantine.row(quarantine_id)
+    require_read(me, found.source)
+    return Rejected(**masked(found, Masker()))
+
+
+class Settle(BaseModel):
+    """Which open rows, and what to do with them. Without `rehearse: false` it is only said what would happen."""
+
+    table: str = Field(description="<source> or <source>.<table>")
+    code: str = ""
+    column: str = ""
+    batch: int | None = None
+    row: int | None = None
+    corrections: dict[str, str | None] = Field(default_factory=dict, description="Fields of that one row")
+    reason: str = ""
+    rehearse: bool = True
+
+
+Token = Annotated[str | None, Header(alias="x-csrf-token", description="With a session cookie: the token of a form")]
+
+
+@router.post("/quarantine/replay")
+def replay_rows(request: Request, me: Me, wanted: Settle, token: Token = None) -> list[replay.Replayed]:
+    """Load open rows again, as `sluice quarantine replay` does."""
+    where = _checked(request, me, wanted, token)
+    given = (
+        replay.Corrections({}, {wanted.row: wanted.corrections})
+        if wanted.row and wanted.corrections
+        else replay.NOTHING
+    )
+    return replay.replay(where, by=me.name, reason=wanted.reason, corrections=given, rehearse=wanted.rehearse)
+
+
+@router.post("/quarantine/discard")
+def discard_rows(request: Request, me: Me, wanted: Settle, token: Token = None) -> quarantine.Discarded:
+    """Give open rows up, as `sluice quarantine discard` does."""
+    where = _checked(request, me, wanted, token)
+    return quarantine.discard(where, by=me.name, reason=wanted.reason or "a rehearsal", rehearse=wanted.rehearse)
+
+
+def _checked(request: Request, me: Me, wanted: Settle, token: str | None) -> quarantine.Where:
+    request.app.state.tokens.check(request, me.name, token)
+    batch, row = (str(value) if value is not None else "" for value in (wanted.batch, wanted.row))
+    where = where_of(me, wanted.table, wanted.code, wanted.column, batch, "", "open", row)
+    require_change(me, where)
+    if not wanted.rehearse and not wanted.reason.strip():
+        raise HTTPException(409, "say why, in `reason`; nothing was changed")
+    return where

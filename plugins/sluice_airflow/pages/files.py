@@ -1,0 +1,62 @@
+"""Documents that the pipeline builds or brings: dbt docs, Great Expectations' Data Docs, our own docs and runbooks."""
+
+from pathlib import Path
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from sluice import settings
+from sluice_airflow.pages.common import Me, page
+from sluice_airflow.pages.guard import DOCUMENTS
+
+router = APIRouter(include_in_schema=False)
+_BUILT = {  # where the pipeline puts them, below the state directory, and what to do when there is none
+    "dbt-docs": "The DAG operations builds them every morning; trigger it to have them now.",
+    "data-docs": "They are built when a gate has run Great Expectations suites: run the DAG warehouse.",
+}
+_SERVED = (".html", ".css", ".js", ".json", ".png", ".svg", ".woff", ".woff2", ".ico")
+
+
+@router.get("/built/{what}/{path:path}")
+def built(me: Me, what: str, path: str = "") -> Response:
+    """A file of a site that the pipeline built, in a sandbox of its own: its scripts can't act as the viewer."""
+    if what not in _BUILT:
+        raise HTTPException(404, "there is no such site")
+    if not me.may_read():
+        raise HTTPException(403, "your role may not look at the warehouse")
+    root = settings.state_dir() / what
+    found = inside(root, path or "index.html")
+    if found is None or found.suffix not in _SERVED:
+        raise HTTPException(404, f"{what} has no {path or 'page yet'}. {_BUILT[what]}")
+    return FileResponse(found, headers={"content-security-policy": DOCUMENTS})
+
+
+@router.get("/runbooks/{name}")
+def runbook(request: Request, me: Me, name: str) -> Response:
+    """The page of an alert, or the general one where it has none."""
+    found = inside(settings.home() / "docs" / "runbooks", f"{name}.md")
+    path = f"runbooks/{name}.md" if found else "how-to/when-something-is-red.md"
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/docs/{path}", 303)
+
+
+@router.get("/docs/{path:path}", response_model=None)
+def document(request: Request, me: Me, path: str) -> Response | HTMLResponse:
+    """A page of `docs/`, drawn from its Markdown. HTML inside stays text."""
+    found = inside(settings.home() / "docs", path)
+    if found is None or found.suffix not in (".md", ".png", ".svg"):
+        raise HTTPException(404, f"docs has no {path}")
+    if found.suffix != ".md":
+        return FileResponse(found)
+    html = MarkdownIt("commonmark", {"html": False}).enable("table").render(found.read_text(encoding="utf-8"))
+    return page(request, "document", me, title=found.stem, html=Markup(html))  # markdown-it has escaped it
+
+
+def inside(root: Path, path: str) -> Path | None:
+    """The file at `path` below `root`; None for what is not there or leads out of it."""
+    try:
+        found = (root / path).resolve(strict=True)
+    except (OSError, ValueError):
+        return None
+    return found if found.is_file() and found.is_relative_to(root.resolve()) else None
