@@ -18,23 +18,26 @@ from psycopg import sql
 
 from sluice.declarations import Column, Mode, Table
 from sluice.loading.mapping import Mapping, Values, landing_type
+from sluice.readers.oddities import WORDS
 
 TEMPORAL = ("date", "timestamptz", "timestamp", "time")
 _FLOAT = ("real", "double precision")
 _INTEGER = ("smallint", "integer", "bigint")
 _MAX_KEY = 800  # bytes
-# what Postgres takes for a time and means something else tomorrow, or no time at all
-WORDS = ("now", "today", "tomorrow", "yesterday", "epoch", "infinity", "allballs")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One thing that must hold. `broken` is a SQL condition over a landing table, true for a row that breaks it."""
+    """One thing that must hold. `broken` is a SQL condition over a landing table, true for a row that breaks it.
+
+    A row that breaks an `implied` rule breaks one of the others too: to find it, those are enough.
+    """
 
     code: str
     column: str
     reason: str
     broken: sql.Composable
+    implied: bool = False
 
 
 def rules_of(table: Table, mapping: Mapping, instant: datetime, *, typed: bool) -> list[Rule]:
@@ -45,7 +48,7 @@ def rules_of(table: Table, mapping: Mapping, instant: datetime, *, typed: bool) 
     for name, column in table.columns.items():
         if not typed:
             rules += _readable(name, column.type, values.columns[name])
-        rules += _in_bounds(name, column.type, value_of(table, values, name))
+        rules += _in_bounds(name, column, value_of(table, values, name))
         rules += _present(table, name, values)
     for name, column in table.columns.items():
         rules += [r for r in _value_rules(name, column, value_of(table, values, name)) if severity(column, r) != "warn"]
@@ -93,18 +96,24 @@ def _readable(name: str, kind: str, text: sql.Composable) -> list[Rule]:
     return rules
 
 
-def _in_bounds(name: str, kind: str, value: sql.Composable) -> list[Rule]:
+def _in_bounds(name: str, column: Column, value: sql.Composable) -> list[Rule]:
     """What the type's input accepts and its column does not hold, or the log does not want."""
-    rules = []
+    kind, rules = column.type, []
     if kind.startswith("numeric") or kind in _FLOAT:
         finite = sql.SQL("not ({0} > '-Infinity' and {0} < 'Infinity')").format(value)  # NaN is above all numbers
-        rules.append(Rule("NOT_FINITE", name, "is not a finite number", finite))
+        rules.append(Rule("NOT_FINITE", name, "is not a finite number", finite, implied="(" in kind))
     if "(" in kind:
         precision, _, scale = kind[kind.index("(") + 1 : -1].partition(",")
         digits = int(scale or 0)
         limit = Decimal(10) ** (int(precision) - digits) - Decimal(5).scaleb(-digits - 1)  # from here it rounds up
         rules += [
-            Rule("TYPE", name, f"is not of type {kind}", sql.SQL("abs({}) >= {}").format(value, limit)),
+            Rule(
+                "TYPE",
+                name,
+                f"is not of type {kind}",
+                sql.SQL("abs({}) >= {}").format(value, limit),
+                implied=_is_within(column, limit),
+            ),
             Rule(
                 "PRECISION",
                 name,
@@ -115,6 +124,14 @@ def _in_bounds(name: str, kind: str, value: sql.Composable) -> list[Rule]:
     if kind in TEMPORAL and kind != "time":
         rules.append(Rule("TYPE", name, f"is not a {kind} in figures", sql.SQL("not isfinite({})").format(value)))
     return rules
+
+
+def _is_within(column: Column, limit: Decimal) -> bool:
+    """Whether the declared range puts aside whatever is this large."""
+    low, high = column.minimum, column.maximum
+    if low is None or high is None or dict(column.severity).get("range") == "warn":
+        return False
+    return -limit < Decimal(low) and Decimal(high) < limit
 
 
 def _present(table: Table, name: str, values: Values) -> list[Rule]:
@@ -174,6 +191,11 @@ def first_broken(rules: list[Rule]) -> sql.Composable:
         return sql.SQL("null::int")
     whens = (sql.SQL("when {} then {}").format(rule.broken, sql.Literal(index)) for index, rule in enumerate(rules, 1))
     return sql.SQL("case {} end").format(sql.SQL(" ").join(whens))
+
+
+def any_broken(rules: list[Rule]) -> sql.Composable:
+    """Whether a row of values breaks a rule. (A text must be known to be a value first: see `first_broken`.)"""
+    return sql.SQL(" or ").join(rule.broken for rule in rules if not rule.implied)
 
 
 def effective_at(table: Table, instant: Any) -> sql.Composable:

@@ -15,10 +15,9 @@ from typing import Protocol
 import psycopg
 from psycopg import sql
 
-from sluice.loading.contract import WORDS
 from sluice.readers.base import Block
+from sluice.readers.oddities import Oddity, oddities
 
-_WORDS = tuple(word.encode() for word in WORDS)
 _TIME = re.compile(r"[\w\s:.,+/()-]{1,64}")  # what a time can be written with: `now`, `tomorrow 10:00 UTC`
 
 
@@ -44,9 +43,8 @@ class Filling:
 
     def __init__(self, stream: _Stream, statement: sql.Composable, block: Block, *, moving: bool) -> None:
         self._stream, self._statement, self._block = stream, statement, block
-        self._aside = has_words(block.data) if moving else False
+        self._aside = bool(oddities(block.data) & (Oddity.END_MARK | (Oddity.WORD if moving else Oddity.NONE)))
         self._aside |= block.unsayable is not None and block.unsayable in block.data
-        self._aside |= b"\\." in block.data  # a line that ends the data for PostgreSQL 17
         self._done = Filled()
 
     def run(self) -> Filled:
@@ -109,7 +107,7 @@ class Filling:
             for index, raw in enumerate(records)
             if raw.rstrip(b"\r\n") == b"\\."
             or (self._block.unsayable is not None and self._block.unsayable in raw)
-            or (has_words(raw) and _says_a_time(self._block.fields(index)))
+            or (Oddity.WORD in oddities(raw) and _says_a_time(self._block.fields(index)))
         ]
 
 
@@ -124,21 +122,5 @@ def gaps(block: Block, left_out: list[int]) -> list[tuple[int, int]]:
     return list(shifts.items())
 
 
-def has_words(data: bytes) -> bool:
-    """Whether a word for a time stands anywhere in the data as a word of its own."""
-    low = data.lower()
-    return any(_stands(low, word) for word in _WORDS)
-
-
-def _stands(low: bytes, word: bytes) -> bool:
-    at = low.find(word)
-    while at >= 0:
-        end = at + len(word)
-        if not low[at - 1 : at].isalpha() and not low[end : end + 1].isalpha():
-            return True
-        at = low.find(word, end)
-    return False
-
-
 def _says_a_time(fields: Sequence[str | None]) -> bool:
-    return any(text and _TIME.fullmatch(text) and has_words(text.encode()) for text in fields)
+    return any(text and _TIME.fullmatch(text) and Oddity.WORD in oddities(text.encode()) for text in fields)

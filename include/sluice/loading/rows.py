@@ -96,7 +96,7 @@ def _quarantine(
                 case when {unreadable} then null else jsonb_build_array({key})::text end as _key,
                 ({columns}::text[])[_rule] as _column, ({codes}::text[])[_rule] as _code,
                 ({reasons}::text[])[_rule] as _reason, {raw} as _raw
-            from (select *, tableoid as _part, ctid as _place, {rule} as _rule from {landed}) as judged
+            from (select *, tableoid as _part, ctid as _place, {rule} as _rule from {landed} where {suspect}) as judged
             where _rule is not null
             """
         ).format(
@@ -109,6 +109,7 @@ def _quarantine(
             raw=values.raw,
             rule=contract.first_broken(rules),
             landed=landing_table(batch.batch_id, part),
+            suspect=contract.any_broken(rules) if part else sql.SQL("true"),
         )
     ).rowcount
     if count:

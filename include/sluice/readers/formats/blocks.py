@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from sluice.declarations.files import Csv
 from sluice.errors import GateRefused
+from sluice.readers.oddities import Oddity, oddities
 
 BLOCK = 1 << 20  # bytes
 MAX_RECORD = 64 << 20  # bytes
@@ -187,7 +188,7 @@ def _block(shape: Shape, data: bytes, cut: int, first: int, file: BinaryIO) -> t
 
 
 def _has_blank(body: bytes) -> bool:
-    return body.startswith((b"\n", b"\r\n")) or b"\n\n" in body or b"\n\r\n" in body
+    return Oddity.BLANK_LINE in oddities(body)
 
 
 def _without_blank(body: bytes) -> bytes:

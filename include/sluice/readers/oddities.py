@@ -1,0 +1,55 @@
+"""What is odd about a block of text, found in one pass over it.
+
+Looking for each of these with `in` took half of the loader's own time; one automaton for all of them takes a
+twentieth of that.
+"""
+
+from __future__ import annotations
+
+import threading
+from enum import IntFlag
+
+import hyperscan
+
+# what Postgres takes for a time and means something else tomorrow, or no time at all
+WORDS = ("now", "today", "tomorrow", "yesterday", "epoch", "infinity", "allballs")
+
+
+class Oddity(IntFlag):
+    """What COPY would take for something else than its reader may have meant."""
+
+    NONE = 0
+    WORD = 1  # one of `WORDS`, in any case, between characters that are no letters
+    END_MARK = 2  # `\\.`, which ends the data for PostgreSQL 17
+    BLANK_LINE = 4
+
+
+_PATTERNS = {
+    Oddity.WORD: rb"(?:^|[^A-Za-z])(?:%b)(?:$|[^A-Za-z])" % "|".join(WORDS).encode(),
+    Oddity.END_MARK: rb"\\\.",
+    Oddity.BLANK_LINE: rb"(?:^|\n)\r?\n",
+}
+_own = threading.local()  # an automaton has one scratch space
+
+
+def oddities(data: bytes) -> Oddity:
+    """Which oddities stand anywhere in `data`."""
+    found = Oddity.NONE
+
+    def note(kind: int, *_: object) -> None:
+        nonlocal found
+        found |= Oddity(kind)
+
+    _automaton().scan(data, match_event_handler=note)
+    return found
+
+
+def _automaton() -> hyperscan.Database:
+    if not hasattr(_own, "automaton"):
+        automaton = hyperscan.Database()
+        flags = hyperscan.HS_FLAG_CASELESS | hyperscan.HS_FLAG_SINGLEMATCH | hyperscan.HS_FLAG_DOTALL
+        automaton.compile(
+            expressions=list(_PATTERNS.values()), ids=[int(kind) for kind in _PATTERNS], flags=[flags] * len(_PATTERNS)
+        )
+        _own.automaton = automaton
+    return _own.automaton
