@@ -118,7 +118,7 @@ def _in_bounds(name: str, column: Column, value: sql.Composable) -> list[Rule]:
                 "PRECISION",
                 name,
                 f"has more digits than {kind} holds",
-                sql.SQL("min_scale({}) > {}").format(value, digits),
+                sql.SQL("scale({0}) > {1} and min_scale({0}) > {1}").format(value, digits),  # the first is cheaper
             ),
         ]
     if kind in TEMPORAL and kind != "time":
