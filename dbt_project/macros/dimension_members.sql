@@ -49,7 +49,7 @@
     from (
         {%- for name in mentioned_in %}
         {{ 'union' if not loop.first }}
-        select {{ key }}
+        select distinct {{ key }}
         from {{ name }}
         where {{ key }} is not null
             and not exists (select from {{ versions }} where {{ versions }}.{{ key }} = {{ name }}.{{ key }})
