@@ -34,7 +34,7 @@ def test_the_bag_is_not_empty_and_nothing_failed_to_import(bag, capsys):
 
 def test_there_is_exactly_one_ingest_dag_per_declaration(bag, declared):
     assert {name for name in bag.dags if name.startswith("ingest_")} == {f"ingest_{name}" for name in declared}
-    assert set(bag.dags) - {f"ingest_{name}" for name in declared} == {"warehouse", "operations"}
+    assert set(bag.dags) - {f"ingest_{name}" for name in declared} == {"warehouse", "operations", "rebuild_models"}
 
 
 def test_every_dag_says_what_it_is_and_has_a_deadline(bag):

@@ -185,7 +185,12 @@ def shared(_shared: tuple[Small, str], monkeypatch: pytest.MonkeyPatch) -> Small
     made, url = _shared
     for name, value in {**_environment(url), "SLUICE_WAREHOUSE_URL": url}.items():
         monkeypatch.setenv(name, value)
-    for schema in ("ops", "landing", *(f"{p}{s}" for p in ("", "clean_") for s in ("staging", "snapshots", "marts"))):
+    for schema in (
+        "ops",
+        "landing",
+        "rebuild",
+        *(f"{p}{s}" for p in ("", "clean_") for s in ("staging", "snapshots", "marts")),
+    ):
         made.warehouse.execute(f"drop schema if exists {schema} cascade")
     migrate(url)
     made.create_logs()

@@ -16,7 +16,8 @@ from sluice.gates.results import Verdict
 _SPACE = {"": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 
 
-def _duration(text: str) -> timedelta:
+def duration(text: str) -> timedelta:
+    """`90m` as a length of time."""
     units = {"s": "seconds", "m": "minutes", "h": "hours"}
     found = re.fullmatch(r"(\d+)([smh])", text.strip())
     if not found:
@@ -24,7 +25,8 @@ def _duration(text: str) -> timedelta:
     return timedelta(**{units[found[2]]: int(found[1])})
 
 
-def _size(text: str) -> int | None:
+def size(text: str) -> int | None:
+    """`20GB` as bytes; nothing as None."""
     found = re.fullmatch(r"(\d+)\s*(|KB|MB|GB|TB)", text.strip().upper())
     if text and not found:
         raise typer.BadParameter("a whole number and one of KB, MB, GB, TB, such as 20GB")
@@ -47,19 +49,18 @@ def verify(
     from sluice.verify import verify as run_verify
     from sluice.verify.logs import verify_logs
 
-    limits = Budget(_duration(budget), _size(space), _duration(wait), show)
+    limits = Budget(duration(budget), size(space), duration(wait), show)
     run_id = f"verify:{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is cleared away
-    verdicts = ([verify_logs(run_id)] if staging else []) + [run_verify(run_id, limits, _Progress())]
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr)
+    verdicts = ([verify_logs(run_id)] if staging else []) + [run_verify(run_id, limits, progress := Progress())]
+    progress.end()
     for verdict in verdicts:
         _print(verdict)
     if not all(verdict.passed for verdict in verdicts):
         raise typer.Exit(1)
 
 
-class _Progress:
+class Progress:
     """One line that changes on a terminal; in a log, a line every ten seconds."""
 
     def __init__(self) -> None:
@@ -71,6 +72,11 @@ class _Progress:
         elif time.monotonic() - self.told_at >= 10:
             self.told_at = time.monotonic()
             print(text, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leave no line behind."""
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr)
 
 
 def _print(verdict: Verdict) -> None:

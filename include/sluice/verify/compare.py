@@ -156,7 +156,7 @@ class Side:
             ),
             [[key for key, _ in pairs], [row for _, row in pairs]],
         )
-        whole = {key: (_read(names), _read(row)) for key, names, row in rows}
+        whole = {key: (read_row(names), read_row(row)) for key, names, row in rows}
         return {key: (names, {name: row[name] for name in self.names}) for key, (names, row) in whole.items()}
 
 
@@ -201,7 +201,7 @@ def differences(
     return Differences(count, len(looked_at) == len(differing), shown)
 
 
-def _read(text: str) -> Any:
+def read_row(text: str) -> Any:
     """JSON, with its numbers as they are written there."""
     return json.loads(text, parse_float=Decimal)
 

@@ -25,6 +25,10 @@ class Node:
     slice: tuple[str, ...]  # what is recomputed as a whole
     personal: frozenset[str]
     log: tuple[str, str] | None
+    reads: frozenset[str]  # names of the models and snapshots it reads
+    dated: str | None  # the column whose day a row belongs to
+    partition: str | None  # the column of which each month has a partition
+    closed: tuple[str, str] | None  # of closed periods: the column, and what becomes of a correction
 
     @property
     def live(self) -> str:
@@ -77,7 +81,22 @@ def _node(node: dict[str, Any], sources: dict[str, Any], declared_personal: froz
         unique if is_snapshot else _names(config.get("recompute_by")) or unique,
         declared_personal | marked,
         (given[0]["source_name"], given[0]["name"]) if is_log else None,
+        frozenset(name.split(".")[2] for name in node["depends_on"]["nodes"]),
+        "dbt_valid_from" if is_snapshot else _dated(config),
+        (config.get("partition_by") or {}).get("column"),
+        (closed["column"], closed["correction"]) if (closed := config.get("closed_periods")) else None,
     )
+
+
+def _dated(config: dict[str, Any]) -> str | None:
+    """The column of a model that says when: the one it is partitioned or closed by, at which it looks up, or from
+    which a version holds."""
+    for place in ("partition_by", "closed_periods"):
+        if config.get(place):
+            return config[place]["column"]
+    touches = (config.get("touched_by") or {}).values()
+    at = {touch["at"] for touch in touches if isinstance(touch, dict) and "at" in touch}
+    return at.pop() if len(at) == 1 else (config.get("validity") or {}).get("from")
 
 
 def _names(value: Any) -> tuple[str, ...]:

@@ -64,9 +64,9 @@ def verify(run_id: str, budget: Budget = Budget(), note: Note = lambda text: Non
     try:
         with shadow_schemas(), warehouse.connect() as reading:
             Dbt(target, run_id).parse()
-            nodes = read_nodes(target / "manifest.json", _declared_personal())
+            nodes = read_nodes(target / "manifest.json", declared_personal())
             compared = [node for node in nodes if node.is_compared]
-            space = _afford(reading, compared, budget, note)
+            space = afford(reading, compared, budget, note)
             live, reasons = _moment(reading, compared, nodes, budget, deadline, note)
             if live is None:
                 checks = [_unsettled(reasons)]
@@ -104,13 +104,14 @@ def due(every: timedelta) -> bool:
 # -- before it starts ---------------------------------------------------------------------------
 
 
-def _declared_personal() -> frozenset[str]:
+def declared_personal() -> frozenset[str]:
+    """Names of columns that a declaration marks as personal."""
     sources = load_folder(settings.sources_dir()).sources.values()
     columns = (column for source in sources for table in source.tables.values() for column in table.columns.items())
     return frozenset(name for name, column in columns if column.personal)
 
 
-def _afford(connection: psycopg.Connection, compared: Iterable[Node], budget: Budget, note: Note) -> int:
+def afford(connection: psycopg.Connection, compared: Iterable[Node], budget: Budget, note: Note) -> int:
     """Say what it will take and refuse what can't be paid. Returns the space that the rebuild may take."""
     size = _size(connection, compared)
     seconds, needed = _START_SECONDS + size / _speed(connection), int(size * _SPACE_FACTOR)
@@ -120,14 +121,14 @@ def _afford(connection: psycopg.Connection, compared: Iterable[Node], budget: Bu
     note(f"{told_size(size)} of tables: about {seconds:.0f} s, and {told_size(needed)} of space; {seen}")
     if seconds > budget.time.total_seconds():
         raise OverBudget(
-            f"verify would take about {seconds:.0f} s, and may take {budget.time.total_seconds():.0f} s; "
+            f"the rebuild would take about {seconds:.0f} s, and may take {budget.time.total_seconds():.0f} s; "
             "nothing was built. Give more with --budget"
         )
     allowed = budget.space if budget.space is not None else free
     if allowed is not None and needed > allowed:
         raise OverBudget(
-            f"verify would take about {told_size(needed)} of space, and may take {told_size(allowed)}; nothing was "
-            "built. Free some, or give more with --space"
+            f"the rebuild would take about {told_size(needed)} of space, and may take {told_size(allowed)}; nothing "
+            "was built. Free some, or give more with --space"
         )
     return allowed if allowed is not None else 2 * needed + 2**28
 
@@ -157,27 +158,37 @@ def _free(connection: psycopg.Connection) -> int | None:
 # -- one moment ---------------------------------------------------------------------------------
 
 
-def _moment(
-    reading: psycopg.Connection, compared: list[Node], nodes: list[Node], budget: Budget, deadline: float, note: Note
-) -> tuple[_Live | None, tuple[str, ...]]:
-    """A snapshot of the database in which every model has read all that is published, and what readers have in it.
+def settled(
+    reading: psycopg.Connection, nodes: Iterable[Node], wait: timedelta, deadline: float, note: Note
+) -> tuple[int, tuple[str, ...]]:
+    """Open a snapshot of the database in which the models have read all that is published. Returns the sequence
+    number that separates what it sees from what it does not, and, if there was no such moment, what was unread.
 
-    The transaction stays open: what commits later is neither in the live rows nor, by the sequence number, in the logs.
+    The transaction stays open: what commits later is neither in the live rows nor, by the number, in the logs.
     """
     reading.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     reading.read_only = True
-    give_up = min(time.monotonic() + budget.wait.total_seconds(), deadline)
+    give_up = min(time.monotonic() + wait.total_seconds(), deadline)
     models = [node.as_model() for node in nodes if node.is_compared or node.log]
     while True:
         reading.execute("set local idle_in_transaction_session_timeout = 0")
         seq = reading.execute("select seq from ops.clock").fetchone()[0]  # type: ignore[index]
         if not (reasons := tuple(unread(reading, models))):
-            break
+            return seq, ()
         reading.rollback()
         if time.monotonic() > give_up:
-            return None, reasons
+            return seq, reasons
         note(f"waiting until the models have read all that is published: {reasons[0]}")
         time.sleep(1)
+
+
+def _moment(
+    reading: psycopg.Connection, compared: list[Node], nodes: list[Node], budget: Budget, deadline: float, note: Note
+) -> tuple[_Live | None, tuple[str, ...]]:
+    """What readers have at a moment in which every model has read all that is published."""
+    seq, reasons = settled(reading, nodes, budget.wait, deadline, note)
+    if reasons:
+        return None, reasons
     codes = {
         relation: code
         for relation, code in reading.execute(
@@ -326,7 +337,7 @@ def _compare(
         failing_rows=found.count,
         sample_keys=json.loads(json.dumps([row.key for row in found.shown], default=str)),
         message=f"{'' if found.is_exact else 'at least '}{found.count} rows differ; by ({', '.join(mine.key_names)}):"
-        f"\n{rows}\n  Mend it with: dbt build --full-refresh --select " + node.name,
+        f"\n{rows}\n  Mend it with: sluice rebuild rehearse " + node.name,
     )
 
 

@@ -36,7 +36,10 @@ def shadow_schemas() -> Iterator[None]:
     with warehouse.connect(autocommit=True) as holder:
         holder.execute("set idle_session_timeout = 0")
         if not holder.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", [_LOCK]).fetchone()[0]:  # type: ignore[index]
-            raise SluiceError("another `sluice verify` is at work in this warehouse; nothing was started. Wait for it")
+            raise SluiceError(
+                "another `sluice verify` or `sluice rebuild` is at work in this warehouse; nothing was started. "
+                "Wait for it"
+            )
         _remove(holder)
         try:
             yield
@@ -110,6 +113,14 @@ class Dbt:
             if process.wait():
                 raise SluiceError(f"dbt can't read {self.project}; nothing was built. {self.last_words()}")
 
+    def chosen(self, selection: Sequence[str]) -> list[str]:
+        """Read the project; the names of the models and snapshots that a dbt selection means."""
+        listing = ["ls", "--output", "name", "--resource-type", "model", "--resource-type", "snapshot", "--quiet"]
+        with ended(self.start(*listing, "--select", *selection)) as process:
+            if process.wait():
+                raise SluiceError(f"dbt can't select {' '.join(selection)}; nothing was built. {self.last_words()}")
+        return [line.strip() for line in (self.target / "out.txt").read_text().splitlines() if line.strip()]
+
     def last_words(self) -> str:
         """The end of what dbt printed."""
         return " ".join((self.target / "out.txt").read_text().split())[-600:]
@@ -138,10 +149,20 @@ def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
             process.wait()
 
 
-def rebuild(dbt: Dbt, relations: Sequence[str], deadline: float, space: int, note: Callable[[str], None]) -> None:
-    """Build every model; stop when time or space run out. What could not be built is in `dbt.failures()`."""
+def rebuild(
+    dbt: Dbt,
+    relations: Sequence[str],
+    deadline: float,
+    space: int,
+    note: Callable[[str], None],
+    models: Sequence[str] = (),
+) -> None:
+    """Build every model, or `models` and what they read; stop when time or space run out. What could not be built is in
+    `dbt.failures()`."""
     started = time.monotonic()
     build = ["build", "--exclude-resource-type", "test", "--exclude-resource-type", "unit_test", "--full-refresh"]
+    if models:
+        build += ["--select", *(f"+{name}" for name in models)]
     with (
         ended(dbt.start(*build, "--quiet", "--threads", "2")) as process,
         warehouse.connect(autocommit=True) as looking,
