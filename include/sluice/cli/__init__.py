@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from sluice.cli import backfill, batch, declare, exporter, load, period, quarantine, source, verify
+from sluice.cli import backfill, batch, declare, exporter, load, period, quarantine, rebuild, source, verify
 from sluice.errors import SluiceError
 from sluice.gates.cli import app as gate_app
 from sluice.settings import SettingsError
@@ -29,11 +29,13 @@ app.command()(declare.validate)
 app.command()(declare.generate)
 app.command()(load.load)
 app.command("gaps")(backfill.list_gaps)
+app.command("lateness")(backfill.list_lateness)
 app.command()(verify.verify)
 app.command()(exporter.exporter)
 app.add_typer(source.app, name="source")
 app.add_typer(batch.app, name="batch")
 app.add_typer(backfill.app, name="backfill")
+app.add_typer(rebuild.app, name="rebuild")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(period.app, name="period")
 app.add_typer(gate_app, name="gate")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -16,6 +16,7 @@ from sluice.declarations import Source, Table, load_folder
 from sluice.errors import SluiceError
 from sluice.loading import RunContext
 from sluice.loading import load as load_table
+from sluice.loading.lateness import Lateness, lateness
 
 app = typer.Typer(no_args_is_help=True, help="Backfills that people asked for, and what came of them.")
 
@@ -44,7 +45,7 @@ def list_gaps(
 
     Exit code 0: no gap is left; 1: there are gaps.
     """
-    tables = tables_named(name) if name else _all()
+    tables = _named(name)
     found = _find(tables)
     show(
         ["table", "from", "to", "intervals", "why"],
@@ -64,6 +65,43 @@ def list_gaps(
     again = " ".join(filter(None, ["sluice gaps", name, "--fill --yes"]))
     print(f"{'A rehearsal: nothing was loaded. ' if fill else ''}Load them: {again}", file=sys.stderr)
     raise typer.Exit(1)
+
+
+def list_lateness(
+    name: Annotated[str, typer.Argument(help="<source> or <source>.<table>; without it, all")] = "",
+    days: Annotated[int, typer.Option(min=1, help="What was published within so many days")] = 90,
+) -> None:
+    """How late rows came: how far each lay behind what its table had published before, and what became of it.
+
+    `usual` is what 99 of 100 rows kept to: the horizon to declare. Waiting rows: sluice quarantine replay --code LATE.
+    """
+    with warehouse.connect() as connection:
+        found = [(table, lateness(connection, table, timedelta(days=days))) for _, table in _named(name)]
+    show(
+        ["table", "rows", "in order", "1 h", "1 d", "7 d", "30 d", "more", "usual", "latest", "horizon", "beyond",
+         "share", "went in", "waiting", "left out"],
+        [
+            [
+                f"{late.source}.{late.table_name}", late.rows, *late.counts, late.usual, late.latest,
+                table.late and table.late.horizon, table.late and table.late.beyond, _share(late), late.beyond,
+                late.waiting, late.left_out,
+            ]
+            for table, late in found
+        ],
+        empty="no table is declared",
+    )  # fmt: skip
+
+
+def _share(late: Lateness) -> str | None:
+    """Of the rows that came: those past the horizon, whatever became of them."""
+    if late.beyond is None:
+        return None
+    past = late.beyond + late.waiting + late.left_out
+    return f"{past / max(late.rows + late.waiting + late.left_out, 1):.2%}"
+
+
+def _named(name: str) -> list[tuple[Source, Table]]:
+    return tables_named(name) if name else _all()
 
 
 def _all() -> list[tuple[Source, Table]]:

@@ -60,10 +60,10 @@ def list_batches(
 @app.command()
 def approve(
     batch_id: Annotated[int, typer.Argument(help="A refused batch; see `sluice batch list --state refused`")],
-    reason: Annotated[str, typer.Option(help="Why these deletes are right; kept in the ledger")],
+    reason: Annotated[str, typer.Option(help="Why it is right; kept in the ledger")],
 ) -> None:
-    """Let a refused batch with vanished keys through. Its unit is published when it is read the next time, with this
-    content."""
+    """Let a refused batch through: vanished keys, or a unit that came late. It is published when it is read the next
+    time, with this content."""
     with warehouse.connect() as connection:
         row = connection.execute(
             "update ops.batch set approved_by = %s, approved_reason = %s where batch_id = %s and state = 'refused' "
@@ -73,3 +73,20 @@ def approve(
     if row is None:
         raise SluiceError(f"batch {batch_id} is not a refused batch; nothing was approved")
     print(f"approved. Publish it with: sluice load {row[0]}.{row[1]}, or run the DAG ingest_{row[0]} again")
+
+
+@app.command()
+def decline(
+    batch_id: Annotated[int, typer.Argument(help="A refused batch; see `sluice batch list --state refused`")],
+    reason: Annotated[str, typer.Option(help="Why its unit is to be left as it is; kept in the ledger")],
+) -> None:
+    """Say that a refused batch is rightly so: its unit is not read again until its content changes."""
+    with warehouse.connect() as connection:
+        row = connection.execute(
+            "update ops.batch set state = 'unchanged', verdict = concat_ws('; ', verdict, %s::text)"
+            " where batch_id = %s and state = 'refused' returning unit",
+            [f"declined by {getpass.getuser()}: {reason}", batch_id],
+        ).fetchone()
+    if row is None:
+        raise SluiceError(f"batch {batch_id} is not a refused batch; nothing was declined")
+    print(f"declined. {row[0]} is read again when its content changes")

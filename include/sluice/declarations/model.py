@@ -217,6 +217,18 @@ class Drift(Declared):
     )
 
 
+class Late(Declared):
+    """What becomes of rows that lie far behind what is published already. Those that a backfill asks for always go
+    in."""
+
+    horizon: Duration = Field(description="A row whose instant lies further behind the newest published one is late")
+    beyond: Literal["restate", "hold", "count"] = Field(
+        default="restate",
+        description="restate: it goes in like any other, and models restate the past; hold: it waits in quarantine "
+        "(LATE) for a person, and a unit that would replace one waits whole; count: it stays out, and is counted",
+    )
+
+
 class Clock(Declared):
     """The source's own time, where it is not the wall clock."""
 
@@ -241,6 +253,7 @@ class Table(Declared):
         default=None, description="The field that marks a row as deleted, where there is one"
     )
     drift: Drift = Field(default=Drift(), description="What happens when the source brings other columns or types")
+    late: Late | None = Field(default=None, description="What becomes of rows that come late; without it they go in")
     effective_at: Name | None = Field(
         default=None, description="Column that says when a version became true; without one, the instant of the unit"
     )

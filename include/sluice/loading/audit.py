@@ -10,7 +10,7 @@ from psycopg import sql
 from sluice.declarations import Mode, Table
 from sluice.errors import GateRefused, SluiceError
 from sluice.loading import batch as batches
-from sluice.loading import checks, drift, log, rows, shape
+from sluice.loading import checks, drift, lateness, log, rows, shape
 from sluice.loading.batch import Batch, record_check
 from sluice.loading.landing import landing_table
 from sluice.loading.mapping import Mapping, map_fields
@@ -45,8 +45,12 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
         batches.must_be_whole(connection, batch, "touched", batch.details["touched"])
     _, table = batches.declared(batch)
     mapping = map_fields(table, batch.details["fields"], batch.details["constants"], batch.details["empty_is_null"])
+    if lateness.is_left_out(connection, table, batch):
+        return batches.get(connection, batch_id)
     verdicts = [_judge_header(connection, table, batch, mapping)]
-    if not verdicts[0].refused:
+    if table.late:
+        verdicts.append(_judge_late(connection, table, batch))
+    if not any(verdict.refused for verdict in verdicts):
         shape.ensure(connection, table)
         rows.judge(connection, table, batch, mapping)
         batch = batches.get(connection, batch_id)
@@ -87,6 +91,21 @@ def _judge_header(connection: psycopg.Connection, table: Table, batch: Batch, ma
                 "header", True, f"the path of {batch.unit} gives {name}, which is no {kind}; nothing was published"
             )
     return Verdict("header", False)
+
+
+def _judge_late(connection: psycopg.Connection, table: Table, batch: Batch) -> Verdict:
+    """A unit that waits whole for a person, because it came late."""
+    behind, horizon = lateness.of_unit(connection, table, batch, "hold"), table.late and table.late.horizon
+    if behind is None or _approved_content(connection, batch):
+        return Verdict("late", False)
+    return Verdict(
+        "late",
+        True,
+        f"{batch.unit} lies {behind} behind what is published, more than {horizon}; nothing was published (LATE). "
+        f"Approve it with: sluice batch approve {batch.batch_id} --reason …",
+        behind,
+        horizon,
+    )
 
 
 def _judge_rows(connection: psycopg.Connection, table: Table, batch: Batch) -> list[Verdict]:
@@ -189,6 +208,17 @@ def _judge_total(batch: Batch) -> Verdict:
             batch.control_total,
         )
     return Verdict("control_total", False, "", batch.rows_read, batch.control_total)
+
+
+def _approved_content(connection: psycopg.Connection, batch: Batch) -> bool:
+    """Whether a person approved this unit with this content."""
+    return bool(
+        connection.execute(
+            "select 1 from ops.batch where (source, table_name, unit, content_hash) = (%s, %s, %s, %s)"
+            " and approved_by is not null",
+            [batch.source, batch.table_name, batch.unit, batch.content_hash],
+        ).fetchone()
+    )
 
 
 def _approved(connection: psycopg.Connection, batch: Batch, vanished: int) -> bool:

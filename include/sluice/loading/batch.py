@@ -39,6 +39,7 @@ class Batch:
     rows_read: int
     rows_quarantined: int
     rows_duplicate: int
+    rows_late: int
     deletes_withheld: bool
     verdict: str | None
     details: dict[str, Any]

@@ -249,7 +249,7 @@ def _land_unit(connection: psycopg.Connection, source: Source, table: Table, uni
         return None
     batches.move(connection, batch_id, "landed", rows_read=rows, rows_quarantined=sink.reject_count, **_known(read))
     batches.add_details(connection, batch_id, text_rows=sink.text_rows, typed_rows=sink.typed_rows, gaps=sink.gap_count)
-    batches.add_details(connection, batch_id, **compared)
+    batches.add_details(connection, batch_id, asked=True if run.interval else None, **compared)
     if read.clock_back:
         events.clock_went_back(connection, table, batch_id, read.clock_back)
     connection.commit()

@@ -44,14 +44,14 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
     batch = batches.get(connection, batch_id, lock=True)
     if batch.state == "refused":
         raise GateRefused(f"batch {batch_id} ({batch.source}.{batch.table_name}, {batch.unit}): {batch.verdict}")
-    if batch.state not in ("audited", "published", "superseded"):
+    if batch.state not in ("audited", "published", "superseded", "unchanged"):
         raise StaleLease(f"batch {batch_id} ({batch.unit}) is {batch.state}, not audited; nothing was published")
     if batch.state == "audited":
         _, table = batches.declared(batch)
         # one publisher per table: the state that a full extract is compared with must not move meanwhile
         connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sluice:log:{table.log_name}"])
         lease.check(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
-        landed = batch.rows_read - batch.rows_quarantined - batch.rows_duplicate
+        landed = batch.rows_read - batch.rows_quarantined - batch.rows_duplicate - batch.rows_late
         if table.mode is Mode.APPEND:  # as many are applied, which is looked at below
             batches.must_be_there(connection, batch, "rows", landed)
         else:
@@ -67,7 +67,7 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
             batch = replace(batch, rows_duplicate=rows.drop_duplicates(connection, table, batch))
         write = {Mode.APPEND: _append, Mode.CURSOR: _add_versions, Mode.FULL: _assert_state}[table.mode]
         applied, deleted = write(connection, table, batch, earlier)
-        if table.mode is Mode.APPEND and applied != batch.rows_read - batch.rows_quarantined - batch.rows_duplicate:
+        if table.mode is Mode.APPEND and applied != landed - batch.rows_duplicate:
             connection.rollback()
             batches.lost(connection, batch, applied + batch.rows_duplicate, landed)
         _keep_statistics(connection, table, applied)

@@ -226,7 +226,7 @@ def _land(
         [
             f"replay:{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
             contract.contract_hash(table),
-            Jsonb(details | {"fields": fields}),
+            Jsonb(details | {"fields": fields, "asked": True}),
             origin.batch_id,
         ],
     ).fetchone()[0]  # type: ignore[index]

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from sluice.declarations import Mode, Table
 from sluice.loading import batch as batches
-from sluice.loading import contract, log
+from sluice.loading import contract, lateness, log
 from sluice.loading.batch import Batch
 from sluice.loading.landing import landing_table
 from sluice.loading.mapping import Mapping, Values
@@ -23,7 +23,7 @@ def judge(connection: psycopg.Connection, table: Table, batch: Batch, mapping: M
     """Quarantine each row that breaks the contract for the first rule it breaks, and keep the books of it."""
     broken = _judge_typed(connection, table, batch, mapping) + _judge_text(connection, table, batch, mapping)
     _make_view(connection, table, batch, mapping)
-    duplicates, withheld = 0, False
+    duplicates, withheld, late = 0, False, lateness.set_aside(connection, table, batch, mapping)
     if table.mode is not Mode.APPEND:  # in events they are found when they are published
         with_repeats = not batch.details.get("keys_once") and _find_repeated_of_many(connection, table, batch)
         if with_repeats and table.mode is Mode.FULL:
@@ -37,6 +37,7 @@ def judge(connection: psycopg.Connection, table: Table, batch: Batch, mapping: M
         "landed",
         rows_quarantined=batch.rows_quarantined + broken,  # those that never became a row were counted at landing
         rows_duplicate=duplicates + batch.details.get("repeated", 0),
+        rows_late=late,
         deletes_withheld=withheld,
     )
 
@@ -51,7 +52,7 @@ def _judge_typed(connection: psycopg.Connection, table: Table, batch: Batch, map
     rules = contract.rules_of(table, mapping, batch.effective_at, typed=True)
     count = _quarantine(connection, table, batch, "typed", mapping.typed, rules)
     if count:
-        _delete(connection, batch, sql.SQL("select _part, _place from pg_temp.broken"))
+        delete(connection, batch, sql.SQL("select _part, _place from pg_temp.broken"))
     return count
 
 
@@ -123,7 +124,7 @@ def _quarantine(
     return count
 
 
-def _delete(connection: psycopg.Connection, batch: Batch, places: sql.Composable) -> int:
+def delete(connection: psycopg.Connection, batch: Batch, places: sql.Composable) -> int:
     """Take rows out of typed landing, each by where it lies."""
     parts = connection.execute(
         "select inhrelid::regclass::text from pg_inherits where inhparent = %s::regclass union all select %s",
@@ -224,7 +225,7 @@ def find_repeated(connection: psycopg.Connection, table: Table, batch: Batch) ->
 
 def drop_duplicates(connection: psycopg.Connection, table: Table, batch: Batch) -> int:
     """The same version of the same key twice in one batch is once enough. Returns how many rows that were."""
-    return _delete(
+    return delete(
         connection,
         batch,
         sql.SQL(
@@ -284,7 +285,7 @@ def _quarantine_conflicts(connection: psycopg.Connection, table: Table, batch: B
             typed=landing_table(batch.batch_id, "typed"),
         )
     )
-    return _delete(connection, batch, sql.SQL("select _part, _place from pg_temp.conflicting"))
+    return delete(connection, batch, sql.SQL("select _part, _place from pg_temp.conflicting"))
 
 
 def _keys_present(connection: psycopg.Connection, table: Table, batch: Batch) -> bool:
