@@ -12,7 +12,7 @@ SLUICE_OURAIRPORTS_ARCHIVE ?= $(wildcard ../shared/data/ourairports-2026.tar.xz)
 export SLUICE_OURAIRPORTS_ARCHIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint dev down clean lock prove bench-orchestration bench-warehouse bench-load
+.PHONY: help run test lint dev down clean lock prove bench-orchestration bench-warehouse bench-load bench-backfill
 
 help: ## Show this list
 	@echo "make run            set up, run everything once, keep the web UI up until Ctrl-C"
@@ -26,6 +26,7 @@ help: ## Show this list
 	@echo "make bench-orchestration   the warehouse DAG against a bare dbt build of the same project"
 	@echo "make bench-warehouse   what a change of 1 % costs, beside a full build and beside stock dbt"
 	@echo "make bench-load     the loader against psql \\\copy, pandas, dlt, sling and ingestr; ARGS='--help' lists its options"
+	@echo "make bench-backfill ninety past days by one backfill, beside the same days one after the other"
 	@echo "make lock           compile requirements*.in into the pinned, hashed requirements*.txt"
 	@echo
 	@echo "Ports: SLUICE_POSTGRES_PORT=55432 SLUICE_WEB_PORT=8080 SLUICE_SHOP_PORT=8099 SLUICE_DELIVERIES_PORT=8098 SLUICE_EXPORTER_PORT=9464"
@@ -87,3 +88,6 @@ bench-warehouse: $(VENV)/.dev ## What a change of 1 % costs in the warehouse
 
 bench-load: $(VENV)/.run ## The loader and its peers, side by side
 	@exec $(BIN)/python benchmarks/load.py $(ARGS)
+
+bench-backfill: $(VENV)/.run ## Ninety past days by one backfill through the real scheduler
+	@exec $(BIN)/python benchmarks/backfill.py $(ARGS)
