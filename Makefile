@@ -12,7 +12,7 @@ SLUICE_OURAIRPORTS_ARCHIVE ?= $(wildcard ../shared/data/ourairports-2026.tar.xz)
 export SLUICE_OURAIRPORTS_ARCHIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint dev down clean lock prove bench-orchestration bench-warehouse bench-load bench-backfill
+.PHONY: help run test lint dev down clean lock prove bench-orchestration bench-warehouse bench-load bench-backfill bench-anomaly bench-waiting
 
 help: ## Show this list
 	@echo "make run            set up, run everything once, keep the web UI up until Ctrl-C"
@@ -27,6 +27,8 @@ help: ## Show this list
 	@echo "make bench-warehouse   what a change of 1 % costs, beside a full build and beside stock dbt"
 	@echo "make bench-load     the loader against psql \\\copy, pandas, dlt, sling and ingestr; ARGS='--help' lists its options"
 	@echo "make bench-backfill ninety past days by one backfill, beside the same days one after the other"
+	@echo "make bench-anomaly   false alarms and recall of the checks against history, beside elementary's default"
+	@echo "make bench-waiting   200 tasks that wait in a real scheduler, and an announced start"
 	@echo "make lock           compile requirements*.in into the pinned, hashed requirements*.txt"
 	@echo
 	@echo "Ports: SLUICE_POSTGRES_PORT=55432 SLUICE_WEB_PORT=8080 SLUICE_SHOP_PORT=8099 SLUICE_DELIVERIES_PORT=8098 SLUICE_EXPORTER_PORT=9464"
@@ -85,6 +87,12 @@ bench-orchestration: $(VENV)/.dev ## The warehouse DAG against a bare dbt build
 
 bench-warehouse: $(VENV)/.dev ## What a change of 1 % costs in the warehouse
 	@exec $(BIN)/python benchmarks/warehouse.py $(ARGS)
+
+bench-anomaly: $(VENV)/.dev ## False alarms and recall of the checks against history
+	@exec $(BIN)/python benchmarks/anomaly.py $(ARGS)
+
+bench-waiting: $(VENV)/.dev ## 200 waiting tasks in a real scheduler
+	@exec $(BIN)/python benchmarks/waiting.py $(ARGS)
 
 bench-load: $(VENV)/.run ## The loader and its peers, side by side
 	@exec $(BIN)/python benchmarks/load.py $(ARGS)

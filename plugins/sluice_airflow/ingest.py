@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
-from airflow.sdk import DAG, CronDataIntervalTimetable, TaskGroup
+from airflow.sdk import DAG, AssetOrTimeSchedule, CronDataIntervalTimetable, TaskGroup
 
 from sluice.declarations import Source, Table
+from sluice_airflow.announcements import announced_asset
 from sluice_airflow.assets import staging_asset
 from sluice_airflow.batches import AnnounceOperator, AuditOperator, LandOperator, PublishOperator
 from sluice_airflow.deadlines import deadline
@@ -25,7 +27,7 @@ def ingest_dag(source: Source, path: Path) -> DAG:
         dag_id=f"ingest_{source.source}",
         description=" ".join(source.description.split())[:200],
         doc_md=_page(source, path),
-        schedule=CronDataIntervalTimetable(source.schedule, timezone="UTC") if source.schedule else None,
+        schedule=_schedule(source),
         start_date=datetime(source.start.year, source.start.month, source.start.day, tzinfo=UTC),
         catchup=False,
         max_active_runs=1,
@@ -42,6 +44,15 @@ def ingest_dag(source: Source, path: Path) -> DAG:
         for table in source.tables.values():
             _steps(source, table) >> announce
     return dag
+
+
+def _schedule(source: Source) -> Any:
+    """By the clock, by the source's own announcement, or by either."""
+    timetable = CronDataIntervalTimetable(source.schedule, timezone="UTC") if source.schedule else None
+    if source.announced_by is None:
+        return timetable
+    asset = announced_asset(source)
+    return AssetOrTimeSchedule(timetable=timetable, assets=[asset]) if timetable else [asset]
 
 
 def _steps(source: Source, table: Table) -> PublishOperator:

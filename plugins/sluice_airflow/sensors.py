@@ -92,13 +92,36 @@ class ReadyTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll in a thread: the engine's readers block."""
         until = datetime.fromisoformat(self.until)
+        turn = await _turn(self.source, self.table)
         while True:
-            is_ready, waiting_for = await sync_to_async(_look, thread_sensitive=False)(self.source, self.table)
+            async with turn:
+                is_ready, waiting_for = await sync_to_async(_look, thread_sensitive=False)(self.source, self.table)
             left = (until - datetime.now(UTC)).total_seconds()
             if is_ready or left <= 0:
                 yield TriggerEvent({"ready": is_ready, "waiting_for": waiting_for, "since": self.since})
                 return
             await asyncio.sleep(min(self.poll_seconds, max(left, 0.1)))
+
+
+_turns: dict[str, asyncio.Semaphore] = {}
+
+
+async def _turn(source_name: str, table_name: str) -> asyncio.Semaphore:
+    """As many looks at a connection at once as its pool has slots: the pool itself does not count who waits."""
+    connection, slots = await sync_to_async(_connection_of, thread_sensitive=False)(source_name, table_name)
+    return _turns.setdefault(connection, asyncio.Semaphore(slots))
+
+
+def _connection_of(source_name: str, table_name: str) -> tuple[str, int]:
+    from sluice import settings
+    from sluice.declarations import load_folder
+    from sluice.declarations.pools import slots
+
+    source = load_folder(settings.sources_dir()).sources.get(source_name)
+    if source is None or table_name not in source.tables:
+        return "", 1
+    connection = source.tables[table_name].origin.kind.connection
+    return connection, slots(source, connection)
 
 
 def _look(source_name: str, table_name: str) -> tuple[bool, str]:

@@ -13,10 +13,12 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from croniter import croniter
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from typing_extensions import TypedDict
 
 from sluice.declarations.base import Declared, Duration, Name
 from sluice.declarations.files import Files
+from sluice.declarations.readiness import Announced, Condition
 from sluice.declarations.rest import Rest
 
 _PRECISION = re.compile(r"\((\d+)")
@@ -74,6 +76,23 @@ class Reference(Declared):
     )
 
 
+Consequence = Literal["block", "warn", "none"]
+RowConsequence = Literal["block", "quarantine", "warn"]
+
+
+class Severity(TypedDict, total=False):
+    """What follows, where nothing else is said, from a row that breaks a rule: it waits in quarantine; from a batch
+    whose column is not as before: what the checks of its table say."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    accepted: Annotated[RowConsequence, Field(description="A value that is not one of those accepted")]
+    range: Annotated[RowConsequence, Field(description="A value below minimum or above maximum")]
+    pattern: Annotated[RowConsequence, Field(description="A text that does not match")]
+    nulls: Annotated[Consequence, Field(description="Far more NULLs than before: of the batch as a whole")]
+    distribution: Annotated[Consequence, Field(description="Other values than before: of the batch as a whole")]
+
+
 class Column(Declared):
     """One business column and what must hold for its values. A row that breaks it goes to quarantine."""
 
@@ -86,10 +105,10 @@ class Column(Declared):
     minimum: float | None = Field(default=None, description="Smallest value allowed")
     maximum: float | None = Field(default=None, description="Largest value allowed")
     pattern: str | None = Field(default=None, description="Regular expression (Postgres) that the text must match")
-    severity: dict[Literal["accepted", "range", "pattern"], Literal["block", "quarantine", "warn"]] = Field(
-        default_factory=dict,
-        description="What a value that breaks a rule does: refuses the batch, puts its row in quarantine (the "
-        "default), or is only counted",
+    severity: Severity = Field(
+        default_factory=dict,  # type: ignore[arg-type]
+        description="What a value that breaks a rule does, and what an odd share of NULLs or distribution does where "
+        "the column differs from the checks of its table",
     )
     references: Reference | None = Field(default=None, description="The key of another table that the values are")
     personal: bool = Field(default=False, description="Speaks of a person: never in a log, a message or a sample")
@@ -111,6 +130,26 @@ class Column(Declared):
             except re.error as error:
                 raise ValueError(f"the pattern can't be read: {error}") from None
         return self
+
+
+class Checks(Declared):
+    """What is done when a batch is not like those before it. block: refused; warn: published, and said; none: not
+    looked at."""
+
+    volume: Consequence = Field(
+        default="warn", description="Its rows are far more or fewer than this table's history lets expect"
+    )
+    level: Consequence = Field(
+        default="warn", description="The level of the last batches has moved by a third within weeks: a slow drift"
+    )
+    empty: Consequence = Field(
+        default="block", description="mode append: the unit has no row, and none before it was empty"
+    )
+    nulls: Consequence = Field(default="warn", description="A column has far more NULLs than before")
+    distribution: Consequence = Field(
+        default="warn",
+        description="The values of a column are distributed otherwise: another unit, time zone, mix of categories",
+    )
 
 
 class ControlTotal(Declared):
@@ -261,11 +300,15 @@ class Table(Declared):
     max_reject_share: float = Field(
         default=0.01, ge=0, le=1, description="A batch with a larger share of rejects is refused"
     )
+    checks: Checks = Field(default=Checks(), description="Comparing each batch with those before it")
     freshness: Duration | None = Field(
         default=None, description="How old the last reading may be that found staging to hold what the source holds"
     )
     max_quiet: Duration | None = Field(
         default=None, description="How long readings may find nothing new before the feed counts as stopped"
+    )
+    ready_when: tuple[Condition, ...] = Field(
+        default=(), description="What else must be so before it is read; the task waits, at most for the source's wait"
     )
     start: date | None = Field(default=None, description="First day to read, for {date} units")
 
@@ -345,6 +388,9 @@ class Source(Declared):
     )
     start: date = Field(default=date(2026, 1, 1), description="First day of the schedule and of {date} units")
     deadline: Duration | None = Field(default=None, description="How long after it is queued a run may take")
+    announced_by: Announced | None = Field(
+        default=None, description="How it says itself that there is something to read; its DAG then starts at once"
+    )
     wait: Duration = Field(default=timedelta(hours=1), description="How long a sensor waits for a table to be ready")
     tags: tuple[str, ...] = Field(default=(), description="Tags of its DAG")
     at_once: dict[Name, int] = Field(
@@ -379,4 +425,9 @@ class Source(Declared):
     def connections(self) -> frozenset[str]:
         """Ids of every connection that the source needs."""
         used = {table.origin.kind.connection for table in self.tables.values()}
+        for condition in (each for table in self.tables.values() for each in table.ready_when):
+            if asked := condition.rows or condition.http:
+                used.add(asked.connection)
+        if self.announced_by:
+            used.add(self.announced_by.connection)
         return frozenset(used | ({self.clock.connection} if self.clock else set()))

@@ -31,7 +31,7 @@ from sluice.loading.audit import audit_batch
 from sluice.loading.batch import Batch
 from sluice.loading.landing import Landing, drop_landing, storable
 from sluice.loading.publish import Published, publish_batch
-from sluice.readers import Read, Readiness, Unit, reader_of
+from sluice.readers import Read, Readiness, Unit, conditions, reader_of
 
 T = TypeVar("T")
 _TRIES = 4
@@ -59,6 +59,8 @@ def ready(source: Source, table: Table) -> Readiness:
             with circuit.watched(connection, source, table):
                 found = reader_of(table).ready(source, table)
             circuit.answered(connection, table)
+            if found.ready and (problem := conditions.unmet(connection, table.ready_when)):
+                return Readiness(False, problem)
     except SourceUnavailable as error:
         return Readiness(False, str(error))
     except psycopg.OperationalError:

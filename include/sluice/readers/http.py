@@ -88,6 +88,11 @@ class Session:
                 kind=type(error).__name__,
             ) from None
 
+    def ask_once(self, path: str) -> tuple[int, bytes]:
+        """The status and the body of one request, without another try."""
+        status, answer = self._ask(self._within(path), {})
+        return status, answer.body
+
     def get(self, path: str, params: dict[str, str], *, page: int = 1, named_by_server: bool = False) -> Answer:
         """One page. 429, 5xx and broken connections are tried again, later each time, within `give_up_after`."""
         url = self._within(path)
