@@ -9,7 +9,9 @@ such transaction runs (of views, and singular ones) have one task per layer.
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -58,11 +60,47 @@ class _Warm:
         self.judge(nodes, result.success, context)
 
     def judge(self, nodes: list[Any], success: bool, context: Any) -> None:
-        """Raise if a node did not succeed."""
-        if not success:
-            # A failed check is no accident that another try could mend; a lost connection is.
-            failed = "\n".join(str(node.message) for node in nodes if node.status not in ("success", "skipped"))
-            raise (AirflowFailException if "gate: " in failed else RuntimeError)(failed)
+        """Record and raise if a node did not succeed. What dbt says of the whole is not asked: it calls a run with a
+        skipped node, or with a warning, a success (S5)."""
+        broken = [node for node in nodes if str(node.status) != "success"]
+        if not broken and success:
+            return
+        self._record(broken, context)
+        failed = (
+            "\n".join(f"{node.node.name}: {node.status}: {node.message}" for node in broken) or "dbt did not succeed"
+        )
+        # A failed check is no accident that another try could mend; a lost connection is.
+        raise (AirflowFailException if "gate: " in failed else RuntimeError)(failed)
+
+    def _record(self, broken: list[Any], context: Any) -> None:
+        """The gate after this task will not run, and what the model wrote of itself was rolled back with it."""
+        from sluice import warehouse
+        from sluice.gates.results import record
+
+        with engine(self.execution_timeout), warehouse.connect() as connection:
+            for node in broken:
+                check = check_of_model(f"{node.node.schema}.{node.node.alias}", str(node.status), str(node.message))
+                record(connection, context["dag_run"].run_id, node.node.schema, [check])
+
+
+# as macros/sluice/gate.sql words it
+_GATE = re.compile(r"gate: (\S+) found (\d+) failing rows in (\S+?)(?:, for example \([^)]*\) = (.*?))?\. Nothing was")
+
+
+def check_of_model(relation: str, status: str, message: str) -> Check:
+    """What a model that was not built leaves in the ledger: the test that stopped it, or that it has no result."""
+    words = " ".join(message.split())
+    if found := _GATE.search(words):
+        name, count, thing, keys = found.groups()
+        sample: list[Any] | None = None
+        if keys:
+            try:
+                sample = json.loads(f"[{keys.replace('] [', '], [')}]")
+            except ValueError:
+                sample = [keys]
+        told = "nothing was written; readers keep the rows they had"
+        return Check(name, thing, "fail", failing_rows=int(count), sample_keys=sample, bound="0", message=told)
+    return Check("model_has_a_result", relation, "error", observed=status, message=words[:300])
 
 
 class ModelOperator(_Warm, DbtRunLocalOperator):
@@ -91,14 +129,15 @@ class TestsOperator(_Warm, DbtTestLocalOperator):
     def judge(self, nodes: list[Any], success: bool, context: Any) -> None:
         """Record every result; a blocking test that did not pass fails the task."""
         from sluice import warehouse
-        from sluice.gates import Verdict
+        from sluice.gates import Verdict, override
         from sluice.gates.layers import COMPLETE
         from sluice.gates.results import record
 
-        verdict = Verdict("tests", checks_of(self.tests, nodes))
         run_id = context["dag_run"].run_id
         with engine(self.execution_timeout):
             with warehouse.connect() as connection:
+                checks = override.applied(connection, run_id, "tests", checks_of(self.tests, nodes))
+                verdict = Verdict("tests", checks)
                 record(connection, run_id, verdict.gate, verdict.checks)
                 if not verdict.passed:
                     # The gate after this task will not run. Without its verdict the next run would find nothing

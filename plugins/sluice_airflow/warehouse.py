@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, CronTriggerTimetable, Param
+from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, CronTriggerTimetable, Param, TriggerRule
 from cosmos import DbtTaskGroup, ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
 from cosmos.constants import ExecutionMode, InvocationMode, LoadMode, TestBehavior
 
@@ -68,6 +68,9 @@ def warehouse_dag(sources: Iterable[Source], doc_md: str | None) -> DAG:
                 if layer == "staging"
                 else [],
                 outlets=[marts_asset()] if layer == "marts" else [],
+                # A skipped model must not skip its gate, which would end the run green (cosmos 2698): the gate runs,
+                # and finds that the model has no result.
+                trigger_rule=TriggerRule.NONE_FAILED,
                 **code,
             )
             built = before

@@ -37,7 +37,8 @@ print("BAG" + json.dumps({
         "assets": sorted(asset.name for asset in dag.timetable.asset_condition.objects)
             if getattr(dag.timetable, "asset_condition", None) else [],
         "tasks": {task.task_id: {
-            "type": type(task).__name__, "owner": task.owner, "retries": task.retries, "pool": task.pool,
+            "type": type(task).__name__, "rule": task.trigger_rule.value,
+            "owner": task.owner, "retries": task.retries, "pool": task.pool,
             "timeout": task.execution_timeout and task.execution_timeout.total_seconds(),
             "backoff": bool(task.retry_exponential_backoff),
             "teardown": task.is_teardown, "after": sorted(task.upstream_task_ids),

@@ -252,3 +252,53 @@ def test_the_pools_of_the_running_system_hold_every_required_pool(declared):
 
     known = set(json.loads((settings.home() / "config" / "pools.json").read_text()))
     assert set(required_pools(declared.values())) <= known
+
+
+def test_a_gate_runs_although_a_model_of_its_layer_was_skipped(bag):
+    """Cosmos 2698: a run whose models were skipped must not end green. The gate is not skipped with them, and
+    tests/gates/test_layers.py shows that it then finds each without a result; only `pending` skips gates, by name."""
+    tasks = bag.dags["warehouse"]["tasks"]
+    gates = {name: task for name, task in tasks.items() if name.startswith("gate_")}
+    assert len(gates) == 4
+    assert {task["rule"] for task in gates.values()} == {"none_failed"}
+    assert {task["rule"] for name, task in tasks.items() if name not in gates} == {"all_success"}
+
+
+@pytest.mark.parametrize(
+    ("status", "success"), [("skipped", True), ("partial success", True), ("warn", True), ("error", False)]
+)
+def test_S5_a_node_that_did_not_succeed_fails_its_task_whatever_dbt_says_of_the_whole(
+    status, success, warehouse, warehouse_url
+):
+    from types import SimpleNamespace
+
+    from sluice_airflow.dbt_tasks import ModelOperator
+
+    model = SimpleNamespace(name="fct_order", schema="marts", alias="fct_order")
+    task = ModelOperator.__new__(ModelOperator)
+    object.__setattr__(task, "execution_timeout", None)
+    with pytest.raises(RuntimeError, match=f"fct_order: {status}"):
+        task.judge(
+            [SimpleNamespace(node=model, status=status, message="x")], success, {"dag_run": SimpleNamespace(run_id="r")}
+        )
+    assert warehouse.execute(
+        "select run_id, gate, check_name, object, severity, verdict from ops.gate_result"
+    ).fetchall() == [("r", "marts", "model_has_a_result", "marts.fct_order", "block", "error")]
+
+
+def test_the_test_that_rolled_a_model_back_is_told_with_its_rows_and_keys():
+    from sluice_airflow.dbt_tasks import check_of_model
+
+    check = check_of_model(
+        "marts.fct_order",
+        "error",
+        "Compilation Error\n  gate: unique_fct_order_order_id found 12 failing rows in marts.fct_order, for example"
+        " (order_id) = [1] [2]. Nothing was written; readers keep the rows they had",
+    )
+    assert (check.name, check.object, check.outcome, check.failing_rows, check.sample_keys) == (
+        "unique_fct_order_order_id",
+        "marts.fct_order",
+        "fail",
+        12,
+        [[1], [2]],
+    )

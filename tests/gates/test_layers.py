@@ -193,3 +193,23 @@ def test_pending_sees_new_batches_new_code_and_gates_that_did_not_pass(built, tm
     assert built.execute(
         "select run_id, observed from ops.gate_result where gate = 'pending' and run_id in ('p2', 'p5') order by 1"
     ).fetchall() == [("p2", "0"), ("p5", "1")]
+
+
+def test_S7_a_model_that_lost_all_its_rows_blocks_and_one_that_never_had_any_warns(warehouse, tmp_path):
+    warehouse.execute("create table marts.dim_customer (customer_key bigint)")
+    warehouse.execute("create view staging.stg_shop__orders as select 1 as order_id")
+    warehouse.execute(
+        "insert into ops.model_watermark (relation, input, seq) values ('marts.dim_customer', 'stg_shop__orders', 1)"
+    )
+    _has_run(warehouse, "r1", "success")
+    judge_layer("marts", "r1", [DIM], expectations=tmp_path / "none.yml").require()
+    assert _results(warehouse, "model_is_not_empty")[0][:2] == ("warn", "warn")
+
+    warehouse.execute("update ops.model_run set rows_inserted = 5")
+    with pytest.raises(
+        GateFailed, match=r"model_is_not_empty on marts\.dim_customer: fail; .*stg_shop__orders has rows"
+    ):
+        judge_layer("marts", "r1", [DIM], expectations=tmp_path / "none.yml").require()
+
+    warehouse.execute("create or replace view staging.stg_shop__orders as select 1 as order_id where false")
+    judge_layer("marts", "r1", [DIM], expectations=tmp_path / "none.yml").require()

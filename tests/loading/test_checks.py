@@ -70,21 +70,33 @@ def test_a_reference_may_block_the_batch_until_its_parents_are_loaded(world: Wor
     assert [done.rows_applied for done in world.load("orders")] == [2]
 
 
+RULES = {
+    "accepted": ("status: {type: text, accepted: [new, paid]", "odd"),
+    "range": ("status: {type: integer, minimum: 1", "0"),
+    "pattern": ("status: {type: text, pattern: '^[a-z]+$'", "R2"),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(("severity", "published"), [("quarantine", 1), ("warn", 2), ("block", 0)])
-def test_D6_a_new_value_is_put_aside_or_counted_or_refuses_the_batch(
-    world: World, severity: str, published: int
+def test_D6_a_value_that_breaks_a_rule_is_put_aside_or_counted_or_refuses_the_batch(
+    world: World, rule: str, severity: str, published: int
 ) -> None:
-    world.declare(TABLES.replace("accepted: [new, paid]", f"accepted: [new, paid], severity: {{accepted: {severity}}}"))
-    rows = "10,,new\n11,,odd\n"
+    column, bad = RULES[rule]
+    good = "5" if rule == "range" else "new"
+    world.declare(
+        TABLES.replace("status: {type: text, accepted: [new, paid]", f"{column}, severity: {{{rule}: {severity}}}")
+    )
+    rows = f"10,,{good}\n11,,{bad}\n"
     if severity == "block":
-        with pytest.raises(GateRefused, match="1 rows break the rule accepted of status, whose severity is block"):
+        with pytest.raises(GateRefused, match=f"1 rows break the rule {rule} of status, whose severity is block"):
             deliver_orders(world, "a", rows)
     else:
         deliver_orders(world, "a", rows)
     assert world.query("select count(*) from staging.shop__orders") == [(published,)]
-    waiting = world.query("select count(*) from ops.quarantine where code = 'ACCEPTED'")
+    waiting = world.query("select count(*) from ops.quarantine where code = %s", rule.upper())
     assert waiting == [(0 if severity == "warn" else 1,)]
-    warned = [row[1:] for row in world.query(CHECKS, "accepted:status")]
+    warned = [row[1:] for row in world.query(CHECKS, f"{rule}:status")]
     assert warned == ([("warn", "warn", 1, [[11]])] if severity == "warn" else [])
     assert severity == "block" or world.books_balance()
 

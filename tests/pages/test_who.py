@@ -11,7 +11,9 @@ from tests.pages.conftest import Company
 PAGES = ["/", "/batches", "/quarantine"]
 
 
-@pytest.mark.parametrize("path", [*PAGES, "/docs/how-to/when-something-is-red.md", "/runbooks/x", "/built/dbt-docs/"])
+@pytest.mark.parametrize(
+    "path", [*PAGES, "/docs/how-to/when-something-is-red.md", "/runbooks/x", "/built/dbt-docs/", "/built/data-docs/"]
+)
 def test_nobody_who_has_not_signed_in_sees_anything(visit: Any, path: str) -> None:
     answer = visit().get(path)
     assert answer.status_code == 401
@@ -67,6 +69,21 @@ def test_documents_are_served_from_their_folder_only(company: Company, visit: An
     assert viewer.get("/docs/%2e%2e/pyproject.toml").status_code == 404
     assert "When something is red" in viewer.get("/runbooks/no-such-alert").text
     assert visit("stranger").get("/built/dbt-docs/").status_code == 403
+
+
+def test_data_docs_are_read_from_the_ledger_and_can_run_and_load_nothing(company: Company, visit: Any) -> None:
+    company.query(
+        "insert into ops.data_doc (layer, relation, run_id, passed, html) values"
+        " ('marts', 'marts.fct_order', 'r1', true, '<h1>orders</h1>')"
+    )
+    viewer = visit("viewer")
+    index = viewer.get("/built/data-docs/")
+    assert "href='marts__marts.fct_order.html'" in index.text
+    answer = viewer.get("/built/data-docs/marts__marts.fct_order.html")
+    assert answer.text == "<h1>orders</h1>"
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'; style-src 'unsafe-inline'; base")
+    assert viewer.get("/built/data-docs/marts__none.html").status_code == 404
+    assert visit("stranger").get("/built/data-docs/").status_code == 403
 
 
 def test_a_warehouse_that_is_down_is_said_with_what_to_do(visit: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ import psycopg
 from ruamel.yaml import YAML
 
 from sluice import settings
+from sluice.gates import data_docs
 from sluice.gates.pending import Model
 from sluice.gates.results import Check
 
@@ -57,6 +58,7 @@ class Suite:
     table: str
     key: tuple[str, ...]
     expectations: tuple[Expectation, ...]
+    query: str | None = None  # the rows that are judged, where it is not the whole table
 
 
 def expectations_dir() -> Path:
@@ -106,7 +108,7 @@ def check_expectations(
             due.append(suite)
         else:
             checks += kept
-    return checks + _run(connection, due)
+    return checks + run_suites(connection, layer, run_id, due)
 
 
 def _kept(connection: psycopg.Connection, layer: str, run_id: str, suite: Suite) -> list[Check] | None:
@@ -145,7 +147,8 @@ def _kept(connection: psycopg.Connection, layer: str, run_id: str, suite: Suite)
     ]
 
 
-def _run(connection: psycopg.Connection, suites: Sequence[Suite]) -> list[Check]:
+def run_suites(connection: psycopg.Connection, layer: str, run_id: str, suites: Sequence[Suite]) -> list[Check]:
+    """Judge tables by their suites, and keep a page of each for people."""
     if not suites:
         return []
     context = _context()
@@ -153,26 +156,36 @@ def _run(connection: psycopg.Connection, suites: Sequence[Suite]) -> list[Check]
     checks: list[Check] = []
     try:
         for suite in suites:
-            checks += _run_suite(connection, source, suite)
+            judged, results = _run_suite(connection, source, suite)
+            checks += judged
+            if results:
+                passed = not any(check.blocks for check in judged)
+                data_docs.keep(connection, layer, suite.table, run_id, results, passed=passed)
     finally:
         source.get_engine().dispose()
     return checks
 
 
-def _run_suite(connection: psycopg.Connection, source: Any, suite: Suite) -> list[Check]:
+def _run_suite(connection: psycopg.Connection, source: Any, suite: Suite) -> tuple[list[Check], list[Any]]:
+    """The checks of one table, and what Great Expectations said of them."""
     schema, _, table = suite.table.partition(".")
     exists = connection.execute("select to_regclass(%s) is not null", (suite.table,)).fetchone()
     if not exists or not exists[0]:
         return [
             Check(e.name, suite.table, "missing", e.severity, bound=e.bound, message="the table does not exist")  # type: ignore[arg-type]
             for e in suite.expectations
-        ]
-    asset = source.add_table_asset(suite.table, table_name=table, schema_name=schema)
+        ], []
+    asset = (
+        source.add_query_asset(suite.table, query=suite.query)
+        if suite.query
+        else source.add_table_asset(suite.table, table_name=table, schema_name=schema)
+    )
     batch = asset.add_batch_definition_whole_table("all").get_batch()
-    return [_run_one(batch, suite, expectation) for expectation in suite.expectations]
+    results: list[Any] = []
+    return [_run_one(batch, suite, expectation, results) for expectation in suite.expectations], results
 
 
-def _run_one(batch: Any, suite: Suite, expectation: Expectation) -> Check:
+def _run_one(batch: Any, suite: Suite, expectation: Expectation, results: list[Any]) -> Check:
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
     check = Check(
@@ -197,6 +210,7 @@ def _run_one(batch: Any, suite: Suite, expectation: Expectation) -> Check:
         )
     except Exception as error:  # whatever it is: a check that could not be made has not passed
         return replace(check, message=_brief(error))
+    results.append(result)
     raised = (result.exception_info or {}).get("exception_message") or _nested_exception(result.exception_info)
     if raised:
         return replace(check, message=_brief(raised))

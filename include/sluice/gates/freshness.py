@@ -9,6 +9,7 @@ import psycopg
 
 from sluice import warehouse
 from sluice.declarations import Source
+from sluice.gates import override
 from sluice.gates.results import Check, Verdict, record
 
 _LAST = """
@@ -29,6 +30,7 @@ def judge_freshness(sources: Iterable[Source], run_id: str) -> Verdict:
             for table in source.tables.values():
                 if table.freshness is not None:
                     checks.append(_check(connection, source, table.name, table.freshness))
+        checks = override.applied(connection, run_id, "freshness", checks)
         record(connection, run_id, "freshness", checks)
     return Verdict("freshness", checks)
 

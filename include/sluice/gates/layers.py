@@ -8,10 +8,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 
 from sluice import warehouse
+from sluice.gates import override
+from sluice.gates.contracts import check_contracts
 from sluice.gates.expectations import check_expectations, expectations_dir
 from sluice.gates.pending import Model
+from sluice.gates.reconcile import check_reconciliations
 from sluice.gates.results import Check, Verdict, record
 
 COMPLETE = "layer_is_complete"  # one row per gate and run that sums it up; `pending` reads the latest
@@ -32,16 +36,20 @@ def judge_layer(
     code that was run; it is kept with the verdict. `expectations` is the file of the layer's Great
     Expectations suites.
     """
+    tables = sorted(tables)
     with warehouse.connect() as connection:
         checks = [
             *_every_model_has_a_result(connection, run_id, expected),
+            *_no_model_was_emptied(connection, expected),
             *_books_are_in_order(connection, tables),
         ]
-        checks += check_expectations(
-            connection, layer, run_id, expectations or expectations_dir() / f"{layer}.yml", expected
-        )
+        path = expectations or expectations_dir() / f"{layer}.yml"
+        checks += check_expectations(connection, layer, run_id, path, expected)
+        checks += check_contracts(connection, layer, run_id, tables)
+        checks += check_reconciliations(connection, layer, run_id, path)
         if not expected:
             checks.append(Check("layer_has_models", layer, "missing", message="no model was selected for this layer"))
+        checks = override.applied(connection, run_id, layer, checks)
         verdict = Verdict(layer, checks)
         summary = Check(
             COMPLETE,
@@ -90,6 +98,67 @@ def _every_model_has_a_result(connection: psycopg.Connection, run_id: str, expec
                 )
             )
     return checks
+
+
+_EMPTIED = """
+select
+    wanted.relation,
+    exists (
+        select from ops.model_run as run where run.relation = wanted.relation and run.rows_inserted > 0
+    ) as had_rows,
+    array(
+        select mark.input
+        from ops.model_watermark as mark
+        where mark.relation = wanted.relation and mark.input not like 'code:%%'
+        order by 1
+    ) as inputs
+from unnest(%s::text[]) as wanted (relation)
+"""
+
+
+def _no_model_was_emptied(connection: psycopg.Connection, expected: Sequence[Model]) -> list[Check]:
+    """S7: a model without a row, whose inputs have rows. It blocks where there were rows before: that is a loss; a
+    model that never had one may have nothing to say yet."""
+    checks = []
+    for relation, had_rows, inputs in connection.execute(
+        _EMPTIED, ([model.relation for model in expected if not model.is_view],)
+    ).fetchall():
+        if _has_rows(connection, relation) is not False:
+            continue  # has rows, or does not exist, which another check says
+        given = [name for name in inputs if _has_rows(connection, _relation_of(connection, name))]
+        if given:
+            checks.append(
+                Check(
+                    "model_is_not_empty",
+                    relation,
+                    "fail",
+                    severity="block" if had_rows else "warn",
+                    observed="0",
+                    bound="more than 0",
+                    message=f"{', '.join(given)} {'have' if len(given) > 1 else 'has'} rows"
+                    + ("" if had_rows else "; it never had any"),
+                )
+            )
+    return checks
+
+
+def _relation_of(connection: psycopg.Connection, name: str) -> str | None:
+    row = connection.execute(
+        "select format('%%I.%%I', nspname, relname)"
+        " from pg_class inner join pg_namespace on pg_namespace.oid = relnamespace"
+        " where relname = %s and nspname in ('staging', 'snapshots', 'intermediate', 'marts')",
+        (name,),
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _has_rows(connection: psycopg.Connection, relation: str | None) -> bool | None:
+    """None where there is no such relation."""
+    there = connection.execute("select to_regclass(%s) is not null", (relation,)).fetchone()
+    if not there or not there[0]:
+        return None
+    name = sql.Identifier(*str(relation).replace('"', "").split("."))
+    return bool(connection.execute(sql.SQL("select exists (select from {})").format(name)).fetchone()[0])  # type: ignore[index]
 
 
 _BOOKS = """
@@ -141,8 +210,7 @@ order by source, table_name
 """
 
 
-def _books_are_in_order(connection: psycopg.Connection, tables: Iterable[tuple[str, str]]) -> list[Check]:
-    wanted = sorted(tables)
+def _books_are_in_order(connection: psycopg.Connection, wanted: Sequence[tuple[str, str]]) -> list[Check]:
     if not wanted:
         return []
     rows = connection.execute(_BOOKS, ([s for s, _ in wanted], [t for _, t in wanted])).fetchall()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg import sql
 
 from sluice.declarations import Mode, Table
 from sluice.errors import GateRefused, SluiceError
+from sluice.gates import override
 from sluice.loading import batch as batches
-from sluice.loading import checks, drift, lateness, log, rows, shape
+from sluice.loading import checks, drift, history, lateness, log, rows, shape
 from sluice.loading.batch import Batch, record_check
 from sluice.loading.landing import landing_table
 from sluice.loading.mapping import Mapping, map_fields
@@ -26,6 +27,8 @@ class Verdict:
     observed: object = None
     bound: object = None
     observed_count: int | None = None
+    severity: str = "block"
+    outcome: str = "pass"  # where it is not refused
 
 
 def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
@@ -55,12 +58,15 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
         rows.judge(connection, table, batch, mapping)
         batch = batches.get(connection, batch_id)
         verdicts += _judge_rows(connection, table, batch)
+        verdicts += [_of(finding) for finding in history.judge(connection, table, batch, mapping)]
+        verdicts = [_as_overridden(connection, batch, verdict) for verdict in verdicts]
     for verdict in verdicts:
         record_check(
             connection,
             batch,
             verdict.name,
-            "fail" if verdict.refused else "pass",
+            "fail" if verdict.refused else verdict.outcome,
+            severity=verdict.severity,
             observed=verdict.observed,
             bound=verdict.bound,
             message=verdict.message or None,
@@ -78,6 +84,36 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
 
 
 # -- the batch as a whole -----------------------------------------------------------------------
+
+
+def _of(finding: history.Finding) -> Verdict:
+    """What a comparison with the past does, as it is declared."""
+    refused = finding.failed and finding.severity == "block"
+    message = finding.message or ""
+    if refused:
+        message += "; nothing was published"
+    return Verdict(
+        finding.name,
+        refused,
+        message,
+        finding.observed,
+        finding.bound,
+        severity=finding.severity,
+        outcome="warn" if finding.failed else "pass",
+    )
+
+
+def _as_overridden(connection: psycopg.Connection, batch: Batch, verdict: Verdict) -> Verdict:
+    """A refusal that a person has lifted for this run, or for this content of the unit, warns. Only of a batch whose
+    rows were judged: what was refused before that can't be published."""
+    if not verdict.refused:
+        return verdict
+    word = override.of_batch(
+        connection, batch.run_id, verdict.name, f"{batch.source}.{batch.table_name}", batch.unit, batch.content_hash
+    )
+    if word is None:
+        return verdict
+    return replace(verdict, refused=False, severity="warn", outcome="warn", message=f"{word}; was: {verdict.message}")
 
 
 def _judge_header(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping) -> Verdict:

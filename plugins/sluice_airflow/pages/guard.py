@@ -20,6 +20,9 @@ DOCUMENTS = (
 )
 
 
+DATA_DOCS = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+
+
 class Headers:
     """Sets the headers of every answer; an answer that has a policy already keeps it."""
 
