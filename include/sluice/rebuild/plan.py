@@ -170,7 +170,8 @@ def names(columns: list[str], alias: str | None = None) -> sql.Composable:
 
 def enter(connection: psycopg.Connection, selection: str, as_of_seq: int, asked_by: str) -> int:
     """A new rebuild, yet without what it found. Earlier rehearsals that nobody applied are dropped."""
-    for (rebuild_id,) in connection.execute("select rebuild_id from ops.rebuild where state = 'rehearsed'").fetchall():
+    left = "select rebuild_id from ops.rebuild where state = 'rehearsed' for update skip locked"  # one is being applied
+    for (rebuild_id,) in connection.execute(left).fetchall():
         drop(connection, rebuild_id)
         connection.execute("update ops.rebuild set state = 'dropped' where rebuild_id = %s", [rebuild_id])
     row = connection.execute(

@@ -42,21 +42,22 @@ def rehearse(
     run_id = f"rebuild:{time.time_ns()}"
     target = Path(tempfile.mkdtemp(prefix="sluice-rebuild-"))
     try:
-        with shadow_schemas(), warehouse.connect() as reading:
+        with shadow_schemas():
             names = Dbt(target, run_id).chosen(selection)
             nodes = read_nodes(target / "manifest.json", declared_personal())
             chosen = [node for node in nodes if node.is_compared and node.name in names]
             if not chosen:
                 raise SluiceError(f"{' '.join(selection)} means no table that is built from logs; nothing was built")
-            _must_have(reading, chosen, rows)
             built = _with_what_they_read(nodes, {node.name for node in chosen})
-            space = afford(reading, [node for node in built if node.is_compared], budget, note)
-            seq, unread = settled(reading, built, budget.wait, deadline, note)
-            reading.rollback()  # what is live is looked at when the shadows stand
+            shadows = [node.shadow for node in built if node.is_compared]
+            with warehouse.connect() as reading:
+                _must_have(reading, chosen, rows)
+                space = afford(reading, [node for node in built if node.is_compared], budget, note)
+                seq, unread = settled(reading, built, budget.wait, deadline, note)
+                reading.rollback()  # what is live is looked at when the shadows stand
             if unread:
                 raise SluiceError(f"{unread[0]}; nothing was built. Run the DAG warehouse first, or wait with --wait")
             dbt = Dbt(target, run_id, seq)
-            shadows = [node.shadow for node in built if node.is_compared]
             rebuild(dbt, shadows, deadline, space, note, [node.name for node in chosen])
             if failures := dbt.failures():
                 name, why = next(iter(failures.items()))

@@ -99,6 +99,10 @@ class AirflowApi:
         answer = self._call("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf or {}})
         return answer["dag_run_id"]
 
+    def delete_run(self, run: Run) -> None:
+        """Let Airflow forget a run."""
+        self._call("DELETE", f"/dags/{run.dag_id}/dagRuns/{run.run_id}")
+
     def runs(self, dag_id: str = "~", *, since: datetime | None = None) -> list[Run]:
         """Runs of a DAG (all DAGs by default), only those that something happened to since `since`."""
         where = {"updated_at_gte": since.isoformat()} if since else {}
