@@ -25,6 +25,9 @@ _OWNER = "warehouse"
 _SAFETY_NET = CronTriggerTimetable("17 * * * *", timezone="UTC")  # asset events can be lost
 _DEADLINE = timedelta(hours=2)
 _SHORT = timedelta(minutes=15)
+# A skipped model must not skip its gate, which would end the run green (cosmos 2698): the gate runs, and finds that the
+# model has no result.
+GATE_RULE = TriggerRule.NONE_FAILED
 _OPERATOR_ARGS: dict[str, Any] = {
     "append_env": True,
     "emit_datasets": False,
@@ -68,9 +71,7 @@ def warehouse_dag(sources: Iterable[Source], doc_md: str | None) -> DAG:
                 if layer == "staging"
                 else [],
                 outlets=[marts_asset()] if layer == "marts" else [],
-                # A skipped model must not skip its gate, which would end the run green (cosmos 2698): the gate runs,
-                # and finds that the model has no result.
-                trigger_rule=TriggerRule.NONE_FAILED,
+                trigger_rule=GATE_RULE,
                 **code,
             )
             built = before

@@ -126,6 +126,14 @@ def test_D7_another_unit_is_another_distribution(factor, odd):
     assert judge_distribution(history, _profile(draw, factor=factor)).is_odd is odd
 
 
+def test_rows_without_a_value_are_no_evidence():
+    draw = random.Random(1)
+    history = [_profile(draw, rows=60) | {"n": 3000, "nulls": 2940} for _ in range(12)]
+    assert not judge_distribution(history, _profile(draw, rows=60, factor=1.2) | {"n": 3000, "nulls": 2940}).is_odd
+    few = judge_distribution(history, _profile(draw, rows=20, factor=100) | {"n": 3000, "nulls": 2980})
+    assert few.learning == "20 of 30 rows with a value"
+
+
 def test_an_identifier_that_grows_is_never_odd():
     draw = random.Random(1)
     history = [_profile(draw, start=10_000 * day) for day in range(12)]

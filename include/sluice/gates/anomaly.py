@@ -295,16 +295,20 @@ def typical(profiles: Iterable[dict]) -> dict:
     return {}
 
 
+def _values(profile: dict) -> int:
+    return profile.get("n", 0) - profile.get("nulls", 0)
+
+
 def judge_distribution(history: Sequence[dict], current: dict, *, among: int = 1) -> Opinion:
     """Whether a column's distribution is further from the usual than those before were from theirs.
 
-    Each profile has `n`, its rows, beside what `distance` compares. Identifiers that grow are far from their past each
-    time, and so never odd.
+    Each profile has `n`, its rows, and `nulls` of them, beside what `distance` compares. Identifiers that grow are far
+    from their past each time, and so never odd.
     """
-    rows = current.get("n", 0)
-    comparable = [p for p in history if p.get("n", 0) >= 30 and distance(p, current) is not None]
+    rows = _values(current)
+    comparable = [p for p in history if _values(p) >= 30 and distance(p, current) is not None]
     if rows < 30:
-        return Opinion(learning=f"{rows} of 30 rows")
+        return Opinion(learning=f"{rows} of 30 rows with a value")
     if len(comparable) < MINIMUM:
         return Opinion(learning=f"{len(comparable)} of {MINIMUM} batches to compare with")
     middle = typical(comparable)
@@ -312,6 +316,6 @@ def judge_distribution(history: Sequence[dict], current: dict, *, among: int = 1
     past = [distance(middle, profile) or 0.0 for profile in comparable]
     usual = median(past)
     spread = max(_MAD * median(abs(d - usual) for d in past), 0.01)
-    chance = math.sqrt(-math.log(ALARM / among / 2) / 2 * (1 / rows + 1 / median(p["n"] for p in comparable)))
+    chance = math.sqrt(-math.log(ALARM / among / 2) / 2 * (1 / rows + 1 / median(_values(p) for p in comparable)))
     high = max(usual + _t_quantile(1 - ALARM / among, _MAD_EFFICIENCY * len(past)) * spread, chance, 0.1, max(past))
     return Opinion(0.0, high, usual, measured > high, measured)

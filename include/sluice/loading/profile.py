@@ -113,7 +113,8 @@ def window(connection: psycopg.Connection, batch: Batch) -> float | None:
 
 
 def history(connection: psycopg.Connection, table: Table, batch: Batch) -> list[Point]:
-    """What was published before the instant of this batch, in order; never the unit itself.
+    """What was published before the instant of this batch, or passed its audit and will be; in order, never the unit
+    itself.
 
     Of a cursor only windows of about this length: an hour is not compared with a day.
     """
@@ -128,7 +129,7 @@ def history(connection: psycopg.Connection, table: Table, batch: Batch) -> list[
             inner join ops.batch using (batch_id)
             where profile.source = %(source)s and profile.table_name = %(table)s
                 and profile.instant < %(instant)s and profile.unit <> %(unit)s
-                and batch.state in ('published', 'unchanged')
+                and batch.state in ('audited', 'published')
             order by profile.instant desc, profile.batch_id desc
             limit %(points)s
         ) as latest
