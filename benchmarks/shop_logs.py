@@ -76,6 +76,7 @@ class Logs:
                 " published_seq = ops.next_seq() where batch_id = %(batch)s",
                 {"n": count, "batch": batch},
             )
+        log.summarize(self.connection, self.tables[table])
         return count
 
     def fill(self, size: Size) -> None:

@@ -51,6 +51,20 @@ def test_S6_a_test_that_cannot_run_blocks_too(small: Small) -> None:
     assert small.query("select to_regclass('marts.fct_order')") == [(None,)]
 
 
+def test_a_test_that_fails_on_a_value_is_named_and_the_value_is_not(small: Small) -> None:
+    path = small.folder / "models" / "marts" / "m.yml"
+    column = "{name: name, data_type: text"
+    test = "tests: [{is_true: {arguments: {expression: '::integer > 0'}}}]"
+    assert column in path.read_text()
+    path.write_text(path.read_text().replace(column, f"{column}, {test}"))
+    small.publish("customers", [customer(1, 1, "Jane Canary")])
+    done = small.dbt("build", "--exclude-resource-type", "test")
+    assert not done.success
+    assert "the test is_true_dim_customer_name" in done.text
+    assert "22P02" in done.text
+    assert "Canary" not in done.text
+
+
 def test_S8_a_join_that_fans_out_is_refused_before_anything_is_written(small: Small) -> None:
     path = small.folder / "models" / "marts" / "fct_order.sql"
     small.publish("orders", [order(2, 1, 1)])

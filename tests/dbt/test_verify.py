@@ -12,12 +12,29 @@ from datetime import timedelta
 
 import pytest
 
+from sluice.declarations import load_file
+from sluice.loading.erase import erase
 from sluice.verify import Budget, verify
 from sluice.verify.shadow import OverBudget, shadow_schemas
 from tests.dbt.conftest import ROOT, Small
 from tests.dbt.test_convergent import customer, order
 
 NOW = Budget(wait=timedelta(0))
+PEOPLE = """
+source: shop
+description: a test
+owner: tests
+tables:
+  customers:
+    description: who bought
+    from: {files: {connection: drop, path: "{date}.csv"}}
+    mode: append
+    key: [id]
+    columns:
+      id: {type: bigint, required: true}
+      name: {type: text, personal: true}
+      phone: {type: text, personal: true}
+"""
 
 
 @pytest.fixture
@@ -53,6 +70,33 @@ def publishing_meanwhile(small: Small) -> Callable[[str], None]:
             small.build("--exclude-resource-type", "test")  # they would find what was planted
 
     return note
+
+
+def test_case_35_an_erased_person_is_in_no_snapshot_and_no_mart_and_all_equal_a_rebuild(built: Small) -> None:
+    (built.folder / "sources" / "shop.yml").write_text(PEOPLE)
+    built.publish("customers", [("delete", "2026-01-09", 2, "Bea", None)])
+    built.build()
+    shape = (
+        "select dbt_scd_id, customer_id, dbt_valid_from::text, dbt_valid_to::text, dbt_is_deleted"
+        " from snapshots.snap_shop__customers order by 1"
+    )
+    before, keys = built.query(shape), built.query("select order_id, customer_key from marts.fct_order order by 1")
+    source = load_file(built.folder / "sources" / "shop.yml")
+    for person in ("1", "2"):
+        erase(source, "id", person, reason="request 12", by="tests", rehearse=False)
+    built.build()
+    assert built.query("select state, keys_touched from ops.model_run where model = 'snap_shop__customers'")[-1] == (
+        "success",
+        2,
+    ), "two people, and not all"
+    named = (
+        "select distinct name from snapshots.snap_shop__customers union select name from marts.dim_customer order by 1"
+    )
+    assert built.query(named) == [("erased 1",), ("erased 2",), (None,)], "each value its own, and an inferred member"
+    assert built.query(shape) == before, "the chains keep their shape, and the keys"
+    assert built.query("select order_id, customer_key from marts.fct_order order by 1") == keys
+    verdict = verify("v", NOW)
+    assert verdict.passed, [str(check) for check in verdict.blocking]
 
 
 def left_behind(small: Small) -> list[tuple]:

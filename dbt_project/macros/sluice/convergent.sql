@@ -252,7 +252,7 @@
     `statement`, so that an error about a value does not carry the value: Postgres quotes it, and dbt prints that in the task's log.
     What kind of error, and of which column where Postgres says so, remains. A developer in schemas of their own sees all of it.
 -#}
-{% macro sluice_guarded(statement, using='') -%}
+{% macro sluice_guarded(statement, using='', what='') -%}
     {%- set using = ' using ' ~ using if using -%}
     {%- if env_var('SLUICE_SCHEMA_PREFIX', '') -%}
         do $sluice$ begin execute $statement${{ statement }}$statement${{ using }}; end $sluice$
@@ -266,7 +266,7 @@
             get stacked diagnostics place = column_name;
             raise exception using
                 errcode = sqlstate,
-                message = 'a value cannot be computed or stored (' || sqlstate || coalesce(', column ' || nullif(place, ''), '')
+                message = '{{ what | replace("'", "''") }}a value cannot be computed or stored (' || sqlstate || coalesce(', column ' || nullif(place, ''), '')
                     || '); it is not shown here, since it may be personal',
                 hint = 'Nothing was written. To see it, build this model in make dev; what SQLSTATE means: PostgreSQL, appendix A.';
         end $sluice$

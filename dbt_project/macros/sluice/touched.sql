@@ -48,15 +48,24 @@
 {% macro sluice_changed_in_log(spec, node, touch, mark, types) %}
     {%- set named = [] -%}
     {%- for log in sluice_logs_of(node) -%}{%- do named.append("('" ~ log.source_name ~ "', '" ~ log.name ~ "')") -%}{%- endfor -%}
-    {%- set batches = run_query('select batch_id from ops.batch where (source, table_name) in (' ~ named | join(', ') ~ ') and (published_seq > ' ~ mark ~ ' or superseded_seq > ' ~ mark ~ ') and rows_applied + rows_deleted > 0') -%}
+    {%- set of_log = '(source, table_name) in (' ~ named | join(', ') ~ ') and rows_applied + rows_deleted > 0' -%}
+    {%- set is_new = '(published_seq > ' ~ mark ~ ' or superseded_seq > ' ~ mark ~ ')' -%}
+    {#- As ranges of batches that follow each other in these logs: a backfill of months is one, and one look into the log's BRIN index. -#}
+    {%- set batches = run_query(
+        'select min(batch_id), max(batch_id) from (select batch_id, ' ~ is_new ~ ' as is_new, count(*) filter (where ' ~ is_new ~ ' is not true) over (order by batch_id) as range_number'
+        ~ ' from ops.batch where ' ~ of_log ~ ' and published_seq is not null and batch_id >= (select min(batch_id) from ops.batch where ' ~ of_log ~ ' and ' ~ is_new ~ ')) as held'
+        ~ ' where is_new group by range_number order by 1'
+    ) -%}
     {%- if batches | length == 0 -%}{{ return(none) }}{%- endif -%}
+    {%- set ranges = [] -%}
+    {%- for row in batches -%}{%- do ranges.append('_batch_id between ' ~ row[0] ~ ' and ' ~ row[1]) -%}{%- endfor -%}
     {%- if not node.config.unique_key -%}
         {%- do exceptions.raise_compiler_error(node.name ~ ' needs config(unique_key=…): the key of the entity whose versions it lists') -%}
     {%- endif -%}
     {%- set entity, columns = sluice_list(node.config.unique_key), touch['columns'] -%}
     {%- set relation = api.Relation.create(database=node.database, schema=node.schema, identifier=node.alias) -%}
     {%- set changed = 'sluice_changed_' ~ local_md5(node.name)[:16] -%}
-    {%- set in_batches = ' where _batch_id in (' ~ batches.columns[0].values() | join(', ') ~ ')' -%}
+    {%- set in_batches = ' where (' ~ ranges | join(' or ') ~ ')' -%}
     {%- do run_query("select set_config('sluice.include_superseded', 'on', true)") -%}
     {%- do run_query('create temporary table ' ~ changed ~ ' on commit drop as select ' ~ (entity + columns) | unique | join(', ')
         ~ ", bool_or(_op is distinct from 'delete') as sluice_is_there from " ~ relation ~ in_batches ~ ' group by ' ~ (entity + columns) | unique | join(', ')) -%}

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from sluice.cli import backfill, batch, declare, exporter, load, period, quarantine, rebuild, source, verify
+from sluice.cli import backfill, batch, declare, erase, exporter, load, period, quarantine, rebuild, source, verify
 from sluice.errors import SluiceError
 from sluice.gates.cli import app as gate_app
 from sluice.settings import SettingsError
@@ -31,6 +31,7 @@ app.command()(load.load)
 app.command("gaps")(backfill.list_gaps)
 app.command("lateness")(backfill.list_lateness)
 app.command()(verify.verify)
+app.command()(erase.erase)
 app.command()(exporter.exporter)
 app.add_typer(source.app, name="source")
 app.add_typer(batch.app, name="batch")
