@@ -182,7 +182,11 @@ def _shared(postgres: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture
 def shared(_shared: tuple[Small, str], monkeypatch: pytest.MonkeyPatch) -> Small:
     """The project as it stands, parsed once, over an empty warehouse: a run takes a fraction of the time."""
-    made, url = _shared
+    return anew(*_shared, monkeypatch)
+
+
+def anew(made: Small, url: str, monkeypatch: pytest.MonkeyPatch) -> Small:
+    """The shared project over a warehouse that is empty again."""
     for name, value in {**_environment(url), "SLUICE_WAREHOUSE_URL": url}.items():
         monkeypatch.setenv(name, value)
     for schema in (
