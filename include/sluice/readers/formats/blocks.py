@@ -66,6 +66,14 @@ class Shape:
             return list(text.split(self.dialect.delimiter)) if text else []
         return list(next(csv.reader([text + "\n"] if "\n" not in text else io.StringIO(text), **self.parser()), []))
 
+    def is_plainly_whole(self, raw: bytes) -> bool:
+        """Whether a record has no quotes, and as many fields as it should: what most are, found quickly."""
+        return self.quote not in raw and raw.count(self._delimiter) == self.width - 1
+
+    @cached_property
+    def _delimiter(self) -> bytes:
+        return self.dialect.delimiter.encode()
+
     def problem(self, raw: bytes) -> Problem | None:
         """Why a record can't be a row, if it can't."""
         if b"\0" in raw:
@@ -129,11 +137,26 @@ class Block:
 
     def keep(self, indexes: list[int]) -> bytes:
         """Only these records, all with the same kind of line break."""
-        return b"".join(self.records[index].rstrip(b"\r\n") + b"\n" for index in indexes)
+        records = self.records
+        if b"\r" not in self.data:
+            return b"".join([records[index] for index in indexes])
+        return b"".join(records[index].rstrip(b"\r\n") + b"\n" for index in indexes)
 
     def problem(self, index: int) -> Problem | None:
         """Why a record can't be a row, if it can't."""
-        return self.shape.problem(self.records[index])
+        raw = self.records[index]
+        if self._is_storable and self.shape.is_plainly_whole(raw):
+            return None
+        return self.shape.problem(raw)
+
+    @cached_property
+    def _is_storable(self) -> bool:
+        """Whether all of it is text that the server can hold: no record need be asked alone."""
+        try:
+            self.data.decode(self.shape.dialect.encoding)
+        except UnicodeDecodeError:
+            return False
+        return b"\0" not in self.data
 
 
 def split(shape: Shape, file: BinaryIO, *, first: int = 1) -> Iterator[Block]:
