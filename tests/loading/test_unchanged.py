@@ -119,7 +119,16 @@ _values = st.tuples(
     st.sampled_from(["1.00", "1.0", "2", "-5", "x", "", "3.999"]),
     st.sampled_from(["", "n", '"q,q"', '"a""b"', "é"]),
 )
-_odd = ["1,a,1.00", ",a,1.00,x", "z,a,1.00,x", '5,a,1.00,"two\nlines"', "6,a,1.00,\0", "1,a,7.00,x"]
+_odd = [
+    '8,a,1.00,5"" pipe',
+    '8,a,1.00,"a"b',
+    "1,a,1.00",
+    ",a,1.00,x",
+    "z,a,1.00,x",
+    '5,a,1.00,"two\nlines"',
+    "6,a,1.00,\0",
+    "1,a,7.00,x",
+]
 _extract = st.tuples(
     st.sampled_from([2, 3, 4, 5, 6]),  # the day: late ones and corrected ones too
     st.sets(st.sampled_from(_KEYS)),  # those that are missing

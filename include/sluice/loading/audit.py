@@ -50,6 +50,7 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
     mapping = map_fields(table, batch.details["fields"], batch.details["constants"], batch.details["empty_is_null"])
     if lateness.is_left_out(connection, table, batch):
         return batches.get(connection, batch_id)
+    mapping = drift.observed(table, batch, mapping)
     verdicts = [_judge_header(connection, table, batch, mapping)]
     if table.late:
         verdicts.append(_judge_late(connection, table, batch))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import psycopg
 from psycopg import sql
@@ -15,11 +16,20 @@ from sluice.loading import batch as batches
 from sluice.loading import contract, log
 from sluice.loading.batch import Batch
 from sluice.loading.landing import landing_table
-from sluice.loading.mapping import Mapping
+from sluice.loading.mapping import Mapping, Values
 
 _SAMPLE = 2000  # values of a field that are compared with a column's
 _CONTRACT = {"columns", "key", "mode", "effective_at", "sequence"}  # what `contract_hash` covers
 _WIDER = {"smallint": ("integer", "bigint", "numeric"), "integer": ("bigint", "numeric"), "bigint": ("numeric",)}
+
+
+def observed(table: Table, batch: Batch, mapping: Mapping) -> Mapping:
+    """The mapping with what its records had and had not, where no header says which fields a unit has."""
+    if "absent" not in batch.details:
+        return mapping
+    absent = batch.details["absent"]
+    missing = tuple(n for n, column in table.columns.items() if not column.from_path and (column.field or n) in absent)
+    return replace(mapping, unknown=tuple(batch.details["unknown"]), missing=missing)
 
 
 def refusal(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping) -> str | None:
@@ -27,7 +37,8 @@ def refusal(connection: psycopg.Connection, table: Table, batch: Batch, mapping:
     declared = {(column.field or name).lower() for name, column in table.columns.items()}
     if ambiguous := [name for name in mapping.ambiguous if name in declared]:
         return f"{batch.unit}: the fields {', '.join(ambiguous)} occur more than once; nothing was published"
-    if required := [n for n in mapping.missing if table.columns[n].required or n in table.key]:
+    required = [n for n in mapping.missing if table.columns[n].required or n in table.key]
+    if required and "absent" not in batch.details:  # records that say their own fields are judged one by one
         return f"{batch.unit} has no field for the required columns {', '.join(required)}; nothing was published. " + (
             _renamed(connection, table, batch, mapping, required[0]) or _NAME_IT.format(column=required[0])
         )
@@ -50,12 +61,11 @@ _NAME_IT = "Name the field in the declaration (columns.{column}.field) if it was
 
 def _renamed(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping, column: str) -> str | None:
     """Which unknown field holds the values that the column had, if one holds most of them. Values are not named."""
-    both = zip(mapping.text.fields, mapping.typed.fields, strict=True)
-    unknown = [pair for pair in both if pair[0][0] in mapping.unknown]
+    unknown = [(name, _came(mapping.text, name), _came(mapping.typed, name)) for name in mapping.unknown]
     if not connection.execute("select to_regclass(%s)", [log.relation(table).as_string(connection)]).fetchone()[0]:  # type: ignore[index]
         return None
     best: tuple[float, str] = (0.0, "")
-    for (name, text), (_, typed) in unknown:
+    for name, text, typed in unknown:
         shared = connection.execute(
             sql.SQL(
                 """
@@ -87,6 +97,11 @@ def _renamed(connection: psycopg.Connection, table: Table, batch: Batch, mapping
         f"{best[0]:.0%} of the values of the field {best[1]} are such as {column} had; if it was renamed, declare "
         f"columns.{column}.field: {best[1]}"
     )
+
+
+def _came(values: Values, name: str) -> sql.Composable:
+    """An unknown field: one of its own, or a part of what was rescued."""
+    return dict(values.fields).get(name, sql.SQL("({} ->> {})").format(values.rescued, name))
 
 
 def record(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping) -> None:

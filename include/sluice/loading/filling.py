@@ -41,18 +41,20 @@ class _Stream(Protocol):
 class Filling:
     """The work on one block."""
 
-    def __init__(self, stream: _Stream, statement: sql.Composable, block: Block, *, moving: bool) -> None:
-        self._stream, self._statement, self._block = stream, statement, block
-        self._aside = bool(oddities(block.data) & (Oddity.END_MARK | (Oddity.WORD if moving else Oddity.NONE)))
-        self._aside |= block.unsayable is not None and block.unsayable in block.data
-        self._done = Filled()
+    def __init__(
+        self, stream: _Stream, statement: sql.Composable, binary: sql.Composable, block: Block, *, moving: bool
+    ) -> None:
+        self._stream, self._statement, self._binary, self._block = stream, statement, binary, block
+        self._moving, self._done = moving, Filled()
 
     def run(self) -> Filled:
         """Fill, and say what became of each record. Raises for what is about no record: a lost connection, a full
         disk."""
         block, done = self._block, self._done
-        aside = self._odd_ones() if self._aside else []
-        problems: dict[int, tuple[str, str]] = {}
+        if block.binary is not None and self._copy_binary(block.binary):
+            return done
+        aside = self._odd_ones() if self._is_odd() else []
+        problems = dict(block.damaged)
         try:
             if block.suspect:
                 raise psycopg.DataError
@@ -68,7 +70,7 @@ class Filling:
                 left_out = [index for index in range(block.count) if index not in problems]
         # a value may have been refused before the server saw that the record has too few fields
         problems |= self._problems(left_out)
-        done.rejected = [(block.first + index, *problem, block.records[index]) for index, problem in problems.items()]
+        done.rejected = [(block.first + index, *problem, block.raw(index)) for index, problem in problems.items()]
         done.as_text = [(block.first + index, block.fields(index)) for index in left_out if index not in problems]
         return done
 
@@ -98,6 +100,20 @@ class Filling:
         # PostgreSQL 18 gives a row that it leaves out a number too, 17 does not
         self._done.gaps = gaps(block, sorted(out.union(refused if numbered == accepted else [])))
         return sorted({*aside, *refused})
+
+    def _copy_binary(self, data: bytes) -> bool:
+        """COPY all records as they are. False if the server refused one, and so all."""
+        self._stream.number_from(self._block.first)
+        try:
+            self._done.accepted, _ = self._stream.fill(self._binary, data)
+        except psycopg.DataError:
+            return False
+        return True
+
+    def _is_odd(self) -> bool:
+        """Whether there may be a record that COPY would take for something else."""
+        block, odd = self._block, Oddity.END_MARK | (Oddity.WORD if self._moving else Oddity.NONE)
+        return bool(oddities(block.data) & odd) or (block.unsayable is not None and block.unsayable in block.data)
 
     def _odd_ones(self) -> list[int]:
         """Records that COPY would take for something else: with words for times, or a mark for the end of the data."""

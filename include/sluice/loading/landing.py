@@ -263,12 +263,13 @@ class Landing:
         columns = self._mapping.direct
         assert columns is not None
         free: SimpleQueue[Stream] = SimpleQueue()
-        moving = any(kind in TEMPORAL for kind in self._mapping.landed.values())
+        moving = any(kind in TEMPORAL for kind in self.kinds)
 
         def fill(block: Block) -> Filled:
             stream = free.get()
             try:
-                return Filling(stream, stream.copy(columns, options), block, moving=moving).run()
+                binary = stream.copy(columns, "format binary")
+                return Filling(stream, stream.copy(columns, options), binary, block, moving=moving).run()
             finally:
                 free.put(stream)
 
@@ -305,6 +306,11 @@ class Landing:
     def takes_blocks(self) -> bool:
         """Whether the fields can go straight into values."""
         return self._mapping.direct is not None
+
+    @property
+    def kinds(self) -> list[str]:
+        """The type into which each field goes straight."""
+        return [self._mapping.landed[name] for name in self._mapping.direct or ()]
 
     # -- keys, and the end ------------------------------------------------------------------------
 

@@ -53,6 +53,31 @@ class Unit:
     clock_ahead: float | None = None
 
 
+class Names:
+    """Which fields the records of a unit have, where no header says it."""
+
+    _MANY = 100  # unknown names; whoever has more has data for names
+
+    def __init__(self, fields: list[str]) -> None:
+        self._known = set(fields) - {"_rescued"}
+        self.missing = set(self._known)  # declared, and in no record so far
+        self.unknown: dict[str, None] = {}  # in their order
+        self.any = False  # whether any record could be read
+
+    def add(self, item: dict[str, Any]) -> None:
+        """One more record. A dotted field is there only with a value."""
+        self.any = True
+        if self.missing:
+            self.missing -= {name for name in self.missing & item.keys() if "." not in name or item[name] is not None}
+        if len(self.unknown) < self._MANY:
+            self.unknown |= dict.fromkeys(name for name in item if name not in self._known)
+
+    @property
+    def details(self) -> dict[str, list[str]]:
+        """For the ledger: fields that the contract does not know, and declared ones without a value anywhere."""
+        return {"unknown": list(self.unknown), "absent": sorted(self.missing) if self.any else []}
+
+
 @dataclass
 class Read:
     """What reading a unit found out: the books' first column, and how the landing table maps to the contract."""
@@ -60,7 +85,6 @@ class Read:
     fields: list[str]
     content_hash: str = ""
     bytes_read: int = 0
-    rejects: int = 0
     control_total: int | None = None
     watermark_from: str | None = None
     watermark_to: str | None = None
@@ -72,6 +96,7 @@ class Read:
     clock_ahead: float | None = None  # seconds, of the source's clock before ours
     clock_back: float = 0.0  # seconds by which it went back since the watermark was taken
     instant: datetime | None = None  # for which the rows speak, where it is not that of the unit
+    names: Names | None = None  # of a format without a header
 
 
 @dataclass(frozen=True)
@@ -85,10 +110,16 @@ class Readiness:
 class Block(Protocol):
     """Some whole records of a text, ready for a COPY, and what is needed where the server does not take one."""
 
-    data: bytes
     first: int  # the position of its first record
     count: int  # how many records it has
     suspect: bool  # COPY might take it for other records than these
+
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def binary(self) -> bytes | None: ...  # the same for a binary COPY, which takes all or nothing, where there is that
+    @property
+    def damaged(self) -> dict[int, tuple[str, str]]: ...  # records known to be no rows: code and reason
 
     @property
     def unsayable(self) -> bytes | None: ...  # what COPY would take for something else
@@ -97,6 +128,7 @@ class Block(Protocol):
     def ends(self, kept: list[int] | None) -> dict[int, int]: ...
     def keep(self, indexes: list[int]) -> bytes: ...
     def fields(self, index: int) -> list[str | None]: ...
+    def raw(self, index: int) -> bytes: ...  # what of a record that is no row goes to quarantine
     def problem(self, index: int) -> tuple[str, str] | None: ...
 
 
@@ -120,7 +152,8 @@ class Sink(Protocol):
       they were opened.
 
     * **blocks** (`blocks`): text in COPY's own formats straight into values, a block of whole records at a time. What
-      the server refuses goes on as text by itself. Only if `takes_blocks`.
+      the server refuses goes on as text by itself. Only if `takes_blocks`. `kinds` are the types, field by field, into
+      which they go.
 
     A record that can't even become text goes to `reject`, with its bytes. `keys` takes all keys of the source, for a
     key scan, each with its stamp, in PostgreSQL's text format; `missed` then says which of them a reading that begins
@@ -143,6 +176,8 @@ class Sink(Protocol):
     ) -> AbstractContextManager[Callable[[bytes], None]]: ...
     @property
     def takes_blocks(self) -> bool: ...
+    @property
+    def kinds(self) -> list[str]: ...
     def blocks(self, blocks: Iterable[Block], options: str) -> None: ...
     def reject(self, row_number: int, code: str, reason: str, raw: bytes) -> None: ...
     def keys(self, blocks: Iterable[bytes]) -> int: ...

@@ -19,12 +19,13 @@ def loads(text: str | bytes) -> Any:
 
 def as_fields(item: dict[str, Any], fields: list[str]) -> list[str | None]:
     """The item's values in the order of `fields`; what the contract does not know goes into `_rescued` as JSON."""
-    known = set(fields)
+    known = set(fields) - {"_rescued"}
     rest = {name: value for name, value in item.items() if name not in known}
-    return [(_dump(rest) if rest else None) if name == "_rescued" else _text(item.get(name)) for name in fields]
+    return [(_dump(rest) if rest else None) if name == "_rescued" else as_text(item.get(name)) for name in fields]
 
 
-def _text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
+    """A value as Postgres reads it."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):

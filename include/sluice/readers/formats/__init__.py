@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sluice.declarations import Table
 from sluice.declarations.files import Csv, Custom, Excel, FixedWidth, Json, JsonLines, Parquet, Xml
 from sluice.errors import GateRefused, SluiceError
 from sluice.readers.base import Read, Sink, Unit
-from sluice.readers.formats import csv, dialect, jsonl
-from sluice.readers.formats.records import RecordFormat
+from sluice.readers.formats import csv, dialect
+
+if TYPE_CHECKING:
+    from sluice.readers.formats.records import RecordFormat
 
 # Imported when a file of the kind is read: a load of CSV need not hold openpyxl and pyarrow in memory.
 _RECORDS: dict[type, str] = {
@@ -43,6 +45,8 @@ def _read(table: Table, options: Any, paths: list[Path], unit: Unit, sink: Sink)
             result.control_total = plain.control_total
             return result
         case JsonLines():
+            from sluice.readers.formats import jsonl
+
             with dialect.joined(paths) as path:
                 return jsonl.read(table, options, path, unit, sink)
         case Custom():
@@ -58,6 +62,8 @@ def _record_format(options: Any) -> RecordFormat:
 
 
 def _custom(options: Custom) -> RecordFormat:
+    from sluice.readers.formats.records import RecordFormat
+
     module, name = options.reader.split(":")
     try:
         made = getattr(importlib.import_module(module), name)(**options.options)

@@ -24,6 +24,7 @@ MAX_RECORD = 64 << 20  # bytes
 NO_QUOTE = "\x01"
 
 Problem = tuple[str, str]  # code and reason
+STRAY_QUOTE: Problem = ("CSV", "a quote that neither begins nor ends a field")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Shape:
         line = raw.rstrip(b"\r\n")
         quoted = self.dialect.quote is not None and self.quote in line
         if quoted and not self.well_formed.fullmatch(line):
-            return "CSV", "a quote that neither begins nor ends a field"
+            return STRAY_QUOTE
         try:
             found = len(self.fields(raw))
         except csv.Error as error:
@@ -131,9 +132,22 @@ class Block:
             mark = b"\n" if plain else b"\r"
         return found
 
+    @property
+    def binary(self) -> None:
+        """Text stays text: the server's parser is quicker than any here."""
+
+    @property
+    def damaged(self) -> dict[int, Problem]:
+        """None is known before it is looked for."""
+        return {}
+
     def fields(self, index: int) -> list[str | None]:
         """The fields of a record, as text."""
         return self.shape.fields(self.records[index])
+
+    def raw(self, index: int) -> bytes:
+        """The bytes of a record."""
+        return self.records[index]
 
     def keep(self, indexes: list[int]) -> bytes:
         """Only these records, all with the same kind of line break."""

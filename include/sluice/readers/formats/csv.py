@@ -16,7 +16,7 @@ from sluice.declarations import Table
 from sluice.declarations.files import Csv
 from sluice.errors import GateRefused
 from sluice.readers.base import Digest, Read, Sink, Unit, source_fields
-from sluice.readers.formats.blocks import MAX_RECORD, NO_QUOTE, Shape, split
+from sluice.readers.formats.blocks import MAX_RECORD, NO_QUOTE, STRAY_QUOTE, Problem, Shape, split
 from sluice.readers.formats.dialect import SERVER_ENCODINGS
 from sluice.readers.lines import Comparison, NotPlain, plain_lines
 
@@ -101,14 +101,15 @@ def _new_records(
     dialect: Csv, path: Path, width: int, lines: Comparison, digest: Digest
 ) -> Iterator[tuple[int, list[str | None]]]:
     """The new lines as rows. One that is damaged needs the care of the whole reader."""
-    parser = Shape(dialect, width).parser()
+    shape = Shape(dialect, width)
+    parser = shape.parser()
     for before, records, new in _scan(dialect, path, lines, digest):
         for index in new:
             try:
                 record = next(csv.reader([records[index].decode(dialect.encoding)], strict=True, **parser))
             except (csv.Error, UnicodeDecodeError):
                 raise NotPlain from None
-            if len(record) != width:
+            if len(record) != width or _stray_quote(shape, records[index]):
                 raise NotPlain
             yield before + index + 1, list(record)
 
@@ -154,7 +155,8 @@ def _records(dialect: Csv, file: io.BufferedReader, width: int, sink: Sink) -> I
     csv.field_size_limit(MAX_RECORD)
     lines = _Recorder(file, dialect.encoding)
     first = 0 if dialect.header else 1
-    reader, number = csv.reader(iter(lines), strict=True, **Shape(dialect, width).parser()), first - 1
+    shape = Shape(dialect, width)
+    reader, number = csv.reader(iter(lines), strict=True, **shape.parser()), first - 1
     while True:
         number += 1
         lines.raw = b""
@@ -170,7 +172,7 @@ def _records(dialect: Csv, file: io.BufferedReader, width: int, sink: Sink) -> I
                 ) from None
             record, problem = [], ("CSV", str(error))
         else:
-            problem = _damage(record, width, lines.raw)
+            problem = _damage(shape, record, lines.raw)
         if number == 0 or not lines.raw.strip():
             number -= number != 0
             continue
@@ -180,11 +182,21 @@ def _records(dialect: Csv, file: io.BufferedReader, width: int, sink: Sink) -> I
             yield number, list(record)
 
 
-def _damage(record: list[str], width: int, raw: bytes) -> tuple[str, str] | None:
+def _damage(shape: Shape, record: list[str], raw: bytes) -> Problem | None:
     if b"\0" in raw:
         return "NUL_BYTE", f"a NUL byte at offset {raw.index(0)} of the record"
     if any("\udc80" <= char <= "\udcff" for field in record for char in field):
         return "ENCODING", "bytes that are not text in the declared encoding"
-    if record and len(record) != width:
-        return "FIELD_COUNT", f"{len(record)} fields where the header has {width}"
+    if _stray_quote(shape, raw):
+        return STRAY_QUOTE
+    if record and len(record) != shape.width:
+        return "FIELD_COUNT", f"{len(record)} fields where the header has {shape.width}"
     return None
+
+
+def _stray_quote(shape: Shape, raw: bytes) -> bool:
+    """Whether COPY would take a quote for another than Python does. What escapes mean, only Python knows."""
+    dialect = shape.dialect
+    if dialect.escape or not dialect.quote or not (dialect.quote + dialect.delimiter).isascii():
+        return False
+    return shape.quote in raw and not shape.well_formed.fullmatch(raw.rstrip(b"\r\n"))

@@ -6,9 +6,10 @@ Arrow itself writes the texts of numbers, decimals and times, so that no digit p
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,17 @@ import pyarrow
 import pyarrow.parquet
 from pyarrow import types
 
+from sluice.declarations import Table
 from sluice.declarations.files import Parquet
 from sluice.errors import GateRefused
-from sluice.readers.formats.records import RecordFormat
-from sluice.readers.jsonl import Number
+from sluice.readers.base import Read, Sink, Unit
+from sluice.readers.formats.binary import encoded
+from sluice.readers.formats.columns import OPTIONS, Rows
+from sluice.readers.formats.records import RecordFormat, common_header, finished
+from sluice.readers.jsonl import Number, as_text
 
-_ROWS = 1024
+_BLOCK = 1 << 20  # bytes of a batch, about
+_ROWS = 1 << 14  # and rows, at most
 _BUFFER = 1 << 20  # bytes a column: pages are read as they are needed, and not a whole row group
 
 
@@ -38,14 +44,49 @@ class ParquetReader(RecordFormat):
 
     def records(self, path: Path) -> Iterator[dict[str, Any]]:
         """Each row; no more than one batch and the pages it stands on are in memory."""
-        with _opened(path) as file:
-            try:
-                for batch in file.iter_batches(batch_size=_ROWS, use_threads=False):
-                    columns = [_texts(column) for column in batch.columns]
-                    for values in zip(*columns, strict=True):
-                        yield dict(zip(batch.schema.names, values, strict=True))
-            except (pyarrow.ArrowException, OSError) as error:
-                raise _refused(error) from None
+        for batch in _batches(path):
+            columns = [_values(column) for column in batch.columns]
+            for values in zip(*columns, strict=True):
+                yield dict(zip(batch.schema.names, values, strict=True))
+
+    def read(self, table: Table, paths: list[Path], unit: Unit, sink: Sink) -> Read:
+        """Land the columns of all files as they are, where they can go straight into values."""
+        header = common_header(self, paths)
+        assert header is not None
+        sink.create(header)
+        if not sink.takes_blocks:
+            return super().read(table, paths, unit, sink)
+        sink.blocks(_blocks(paths, sink.kinds), OPTIONS)
+        return finished(Read(header, header=header), paths, None, None)
+
+
+class _Batch(Rows):
+    @cached_property
+    def binary(self) -> bytes | None:  # type: ignore[override]
+        """The values themselves, where that is certain to mean the same as their texts."""
+        return encoded(self.columns, self.kinds)
+
+    @cached_property
+    def written(self) -> Sequence[pyarrow.Array]:
+        """Texts of what Arrow would write otherwise than `_values`."""
+        return [_written(column) for column in self.columns]
+
+
+def _blocks(paths: list[Path], kinds: list[str]) -> Iterator[Rows]:
+    first = 1
+    for batch in (batch for path in paths for batch in _batches(path)):
+        yield _Batch(batch.columns, kinds, first)
+        first += batch.num_rows
+
+
+def _batches(path: Path) -> Iterator[pyarrow.RecordBatch]:
+    with _opened(path) as file:
+        groups = (file.metadata.row_group(index) for index in range(file.metadata.num_row_groups))
+        widest = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1)
+        try:
+            yield from file.iter_batches(batch_size=int(max(1, min(_ROWS, _BLOCK / max(widest, 1)))), use_threads=False)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise _refused(error) from None
 
 
 def _opened(path: Path) -> pyarrow.parquet.ParquetFile:
@@ -59,17 +100,48 @@ def _refused(error: Exception) -> GateRefused:
     return GateRefused(f"the file is no whole Parquet file ({type(error).__name__}); the unit was left unread")
 
 
-def _texts(column: pyarrow.Array) -> list[Any]:
+def _written(column: pyarrow.Array) -> pyarrow.Array:
+    """The column as it is, where Arrow writes its values as `_values` does; else as texts."""
     kind = column.type
     if types.is_dictionary(kind):
-        return _texts(column.dictionary_decode())
+        return _written(column.dictionary_decode())
+    if types.is_integer(kind) or types.is_boolean(kind) or types.is_floating(kind) or types.is_temporal(kind):
+        return column
+    if types.is_string(kind):
+        return column
+    if types.is_large_string(kind):
+        return column.cast(pyarrow.string())
+    if types.is_decimal(kind) and b"E" not in (written := column.cast(pyarrow.string())).buffers()[2].to_pybytes():
+        return written
+    return pyarrow.array([as_text(value) for value in _values(column)], pyarrow.string())
+
+
+def _values(column: pyarrow.Array) -> Sequence[Any]:
+    """Texts, or nested values."""
+    kind = column.type
+    if types.is_dictionary(kind):
+        return _values(column.dictionary_decode())
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         return [None if value is None else "\\x" + value.hex() for value in column.to_pylist()]
     if types.is_decimal(kind):  # Arrow may write an exponent
         return [None if value is None else format(value, "f") for value in column.to_pylist()]
     if types.is_nested(kind):
         return [_plain(value) for value in column.to_pylist(maps_as_pydicts="strict")]
+    if isinstance(column, pyarrow.ExtensionArray):  # uuid, json
+        return [None if value is None else str(value) for value in column.to_pylist()]
+    if types.is_string(kind) or types.is_large_string(kind):
+        return _decoded(column)
     return column.cast(pyarrow.string()).to_pylist()
+
+
+def _decoded(column: pyarrow.Array) -> list[str | None]:
+    """Texts; a byte that is no UTF-8, which a file may well hold, is half of a surrogate pair."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        binary = pyarrow.large_binary() if types.is_large_string(column.type) else pyarrow.binary()
+        raw = column.cast(binary).to_pylist()
+        return [None if value is None else value.decode("utf-8", "surrogateescape") for value in raw]
 
 
 def _plain(value: Any) -> Any:

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sluice.declarations import Table
 from sluice.errors import GateRefused
-from sluice.readers.base import Digest, Read, Sink, Unit, source_fields
+from sluice.readers.base import Digest, Names, Read, Sink, Unit, source_fields
+from sluice.readers.formats.columns import OPTIONS, Damaged, Texts, blocks_of, raw, unstorable
 from sluice.readers.jsonl import as_fields
 from sluice.readers.nested import flat
 
+__all__ = ["Damaged", "RecordFormat"]
 _BLOCK = 1 << 18
-_NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-
-
-@dataclass(frozen=True)
-class Damaged:
-    """A record that can't become a row. Its bytes go to quarantine under this code; the reason holds no value."""
-
-    code: str
-    reason: str
-    raw: bytes
 
 
 class RecordFormat(ABC):
@@ -49,44 +39,65 @@ class RecordFormat(ABC):
 
     def read(self, table: Table, paths: list[Path], unit: Unit, sink: Sink) -> Read:
         """Land the records of all files. What the contract does not name is kept in `_rescued`."""
-        header = _common_header(self, paths)
+        header = common_header(self, paths)
         fields = header or [*source_fields(table), "_rescued"]
-        result, digest = Read(fields, header=header), Digest()
+        result, names = Read(fields, header=header), None if header else Names(fields)
         sink.create(fields)
-        sink.rows(_numbered(self, paths, fields, sink, result))
-        for _ in digest.over(_blocks(paths)):
-            pass
-        result.content_hash, result.bytes_read = digest.hex(), digest.size
-        result.control_total = self.control_total
-        return result
+        land(_texts(self, paths, fields, names), sink)
+        return finished(result, paths, names, self.control_total)
 
 
 # functions, and no methods, so that no subclass overrides one by chance
 
 
-def _common_header(format: RecordFormat, paths: list[Path]) -> list[str] | None:
+def common_header(format: RecordFormat, paths: list[Path]) -> list[str] | None:
+    """The header of all files. Raises `GateRefused` if they have different ones."""
     first, *others = (format.header(path) for path in paths)
     if any(other != first for other in others):
         raise GateRefused("the members of the archive have different headers; the unit was left unread")
     return first
 
 
-def _numbered(
-    format: RecordFormat, paths: list[Path], fields: list[str], sink: Sink, result: Read
-) -> Iterator[tuple[int, list[str | None]]]:
-    dotted = [field for field in fields if "." in field]
-    for number, record in enumerate((record for path in paths for record in format.records(path)), start=1):
+def land(records: Iterable[Texts | Damaged], sink: Sink) -> None:
+    """Records of texts straight into values, where they can go there, else as text."""
+    if sink.takes_blocks:
+        sink.blocks(blocks_of(records, sink.kinds, _BLOCK), OPTIONS)
+    else:
+        sink.rows(_numbered(records, sink))
+
+
+def finished(result: Read, paths: list[Path], names: Names | None, control_total: int | None) -> Read:
+    """What is known of a unit when all of it has been read."""
+    digest = Digest()
+    for _ in digest.over(_blocks(paths)):
+        pass
+    result.content_hash, result.bytes_read, result.names = digest.hex(), digest.size, names
+    result.control_total = control_total
+    return result
+
+
+def _numbered(records: Iterable[Texts | Damaged], sink: Sink) -> Iterator[tuple[int, Texts]]:
+    for number, record in enumerate(records, start=1):
         if isinstance(record, Damaged):
-            damaged, values = record, []
+            sink.reject(number, record.code, record.reason, record.raw)
         else:
-            values = as_fields(flat(record, dotted) if dotted else record, fields)
-            problem = _unstorable(values)
-            damaged = Damaged(*problem, _raw(values)) if problem else None
-        if damaged:
-            sink.reject(number, damaged.code, damaged.reason, damaged.raw)
-            result.rejects += 1
-        else:
-            yield number, values
+            yield number, record
+
+
+def _texts(
+    format: RecordFormat, paths: list[Path], fields: list[str], names: Names | None
+) -> Iterator[list[str | None] | Damaged]:
+    dotted = [field for field in fields if "." in field]
+    for record in (record for path in paths for record in format.records(path)):
+        if isinstance(record, Damaged):
+            yield record
+            continue
+        item = flat(record, dotted) if dotted else record
+        values = as_fields(item, fields)
+        problem = unstorable(values)
+        if names and not problem:
+            names.add(item)
+        yield Damaged(*problem, raw(values)) if problem else values
 
 
 def _blocks(paths: list[Path]) -> Iterator[bytes]:
@@ -94,21 +105,3 @@ def _blocks(paths: list[Path]) -> Iterator[bytes]:
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
                 yield block
-
-
-def _unstorable(values: list[str | None]) -> tuple[str, str] | None:
-    """What Postgres can't hold in a text or in JSON."""
-    for text in values:
-        if text is None or (text.isascii() and "\0" not in text and "\\u0000" not in text):
-            continue
-        if "\0" in text or (text[:1] in ("{", "[") and _NUL_IN_JSON.search(text)):
-            return "NUL_BYTE", "a NUL character, which text in Postgres can't hold"
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return "ENCODING", "half of a surrogate pair, or a byte that is not text in the declared encoding"
-    return None
-
-
-def _raw(values: list[str | None]) -> bytes:
-    return "\t".join(text or "" for text in values).encode("utf-8", "surrogatepass")
