@@ -1,24 +1,20 @@
-"""Columns as blocks of CSV for a COPY: what every format but CSV itself is turned into, on its way into values.
-
-Arrow writes the CSV, so that a row costs no Python. A text is quoted and NULL is not, so that an empty text stays one.
-"""
+"""Rows as blocks of CSV for a COPY: what every format but CSV itself is turned into, on its way into values."""
 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import pyarrow
-import pyarrow.csv
-
 OPTIONS = "format csv, encoding 'UTF8', on_error ignore, log_verbosity verbose"
 Problem = tuple[str, str]  # code and reason
 Texts = Sequence[str | None]
+NULL = "\0"  # in columns of texts: no text that Postgres can hold has it
+_FIELD, _ROW = "\x1f", "\x1e"
 
-_PLAIN = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
-_FIELD = re.compile(rb'(?:"((?:[^"]|"")*)"|([^",\n]*))[,\n]')
+_PARTS = re.compile(rb'(?:"((?:[^"]|"")*)"|([^",\n]*))[,\n]')
 _NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -32,34 +28,24 @@ class Damaged:
 
 
 @dataclass
-class Rows:
-    """Some rows of texts, or of values that Arrow writes as Postgres reads them (`readers.base.Block`)."""
+class Rows(ABC):
+    """Some rows in CSV of our own (`readers.base.Block`): a text is quoted, NULL is not, a line feed ends each."""
 
-    columns: Sequence[pyarrow.Array]
-    kinds: Sequence[str]  # the Postgres type of each
     first: int
-    known: dict[int, Damaged] = field(default_factory=dict)  # these are empty in the columns
+    count: int
+    known: dict[int, Damaged] = field(default_factory=dict)  # these are NULL in `data`
     suspect = False
     unsayable = None
-    binary = None
 
     @property
-    def count(self) -> int:
-        """How many rows."""
-        return len(self.columns[0])
-
-    @cached_property
+    @abstractmethod
     def data(self) -> bytes:
-        """CSV of our own, with a line feed at the end of each row."""
-        batch = pyarrow.record_batch(self.written, names=[str(index) for index in range(len(self.columns))])
-        target = pyarrow.BufferOutputStream()
-        pyarrow.csv.write_csv(batch, target, _PLAIN)
-        return bytes(target.getvalue().to_pybytes())
+        """All of them."""
 
     @property
-    def written(self) -> Sequence[pyarrow.Array]:
-        """The columns, as far as Arrow can write them."""
-        return self.columns
+    def binary(self) -> bytes | None:
+        """The same for a binary COPY, where there is that."""
+        return None
 
     @cached_property
     def damaged(self) -> dict[int, Problem]:
@@ -105,7 +91,7 @@ class Rows:
         """The fields of a record, as text; a byte that is no UTF-8 is half of a surrogate pair."""
         return [
             quoted.replace(b'""', b'"').decode("utf-8", "surrogateescape") if match[1] is not None else plain
-            for match in _FIELD.finditer(self.records[index])
+            for match in _PARTS.finditer(self.records[index])
             for quoted, plain in [(match[1] or b"", (match[2] or b"").decode() or None)]
         ]
 
@@ -120,10 +106,34 @@ class Rows:
         return unstorable(self.fields(index))
 
 
-def blocks_of(records: Iterable[Texts | Damaged], kinds: list[str], size: int) -> Iterator[Rows]:
-    """The same of records of texts, in blocks of about `size` characters."""
+class Written(Rows):
+    """Rows that were written from texts."""
+
+    data = b""
+
+    @classmethod
+    def of(cls, columns: Sequence[Sequence[str]], first: int, known: dict[int, Damaged]) -> Written:
+        """Rows from columns of texts, in which `NULL` stands for none. Raises `TypeError` for what is no text."""
+        made = cls(first, len(columns[0]), known)
+        made.data = _csv(columns, made.count).encode("utf-8", "surrogatepass")
+        return made
+
+
+def _csv(columns: Sequence[Sequence[str]], count: int) -> str:
+    """Joined and quoted as a whole, which costs a row next to nothing, unless a text holds what is to tell them
+    apart."""
+    text = _ROW.join(map(_FIELD.join, zip(*columns, strict=True)))
+    if (text.count(_FIELD), text.count(_ROW)) != (count * (len(columns) - 1), count - 1):
+        quoted = [["" if text == NULL else '"' + text.replace('"', '""') + '"' for text in row] for row in columns]
+        return "".join(f"{','.join(row)}\n" for row in zip(*quoted, strict=True))
+    text = text.replace('"', '""').replace(_FIELD, '","').replace(_ROW, '"\n"')
+    return f'"{text}"\n'.replace(f'"{NULL}"', "")
+
+
+def blocks_of(records: Iterable[Texts | Damaged], width: int, size: int) -> Iterator[Rows]:
+    """Blocks of records of texts, of about `size` characters."""
     first, rows, known, length = 1, list[Texts](), dict[int, Damaged](), 0
-    nothing: Texts = (None,) * len(kinds)
+    nothing: Texts = (None,) * width
     for record in records:
         if isinstance(record, Damaged):
             known[len(rows)] = record
@@ -132,15 +142,15 @@ def blocks_of(records: Iterable[Texts | Damaged], kinds: list[str], size: int) -
             rows.append(record)
             length += sum(len(text) for text in record if text)
         if length >= size or len(rows) >= size // 64:
-            yield _block(rows, first, kinds, known)
+            yield _block(rows, first, known)
             first, rows, known, length = first + len(rows), [], {}, 0
     if rows:
-        yield _block(rows, first, kinds, known)
+        yield _block(rows, first, known)
 
 
-def _block(rows: list[Texts], first: int, kinds: list[str], known: dict[int, Damaged]) -> Rows:
-    columns = [pyarrow.array(column, pyarrow.string()) for column in zip(*rows, strict=True)]
-    return Rows(columns, kinds, first, known)
+def _block(rows: list[Texts], first: int, known: dict[int, Damaged]) -> Rows:
+    columns = [[NULL if text is None else text for text in column] for column in zip(*rows, strict=True)]
+    return Written.of(columns, first, known)
 
 
 # -- what Postgres can't hold ---------------------------------------------------------------------

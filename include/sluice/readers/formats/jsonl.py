@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
-import pyarrow
 
 from sluice.declarations import Table
 from sluice.declarations.files import JsonLines
 from sluice.readers.base import Digest, Names, Read, Sink, Unit, source_fields
-from sluice.readers.formats.columns import OPTIONS, Damaged, Rows, Texts, unstorable
+from sluice.readers.formats.columns import NULL, OPTIONS, Damaged, Rows, Texts, Written, unstorable
 from sluice.readers.formats.records import land
 from sluice.readers.jsonl import as_fields, as_text, loads
 
@@ -33,96 +32,108 @@ def read(table: Table, options: JsonLines, path: Path, unit: Unit, sink: Sink) -
     result = Read(fields, names=names)
     sink.create(fields)
     with path.open("rb") as file:
-        blocks = _lines(digest.reading(file))
+        blocks = _blocks(digest.reading(file))
         if sink.takes_blocks:
-            sink.blocks(_Decoder(fields, names, sink.kinds).blocks(blocks), OPTIONS)
+            sink.blocks(_Decoder(fields, names).rows(blocks), OPTIONS)
         else:
-            land((_record(line, fields, names) for lines in blocks for line in lines), sink)
+            land((_record(line, fields, names) for block in blocks for line in _split(block)), len(fields), sink)
     result.content_hash, result.bytes_read = digest.hex(), digest.size
     return result
 
 
-def _lines(file: BinaryIO) -> Iterator[list[bytes]]:
-    """The lines of a file that are not blank, a block at a time."""
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    """Whole lines, a block at a time."""
     rest = file.read(len(_BOM)).removeprefix(_BOM)
     while chunk := file.read(BLOCK):
         whole, found, more = chunk.rpartition(b"\n")
         if found:
-            yield _not_blank(rest + whole)
+            yield rest + whole
             rest = more
         else:
             rest += chunk
     if rest:
-        yield _not_blank(rest)
+        yield rest
 
 
-def _not_blank(block: bytes) -> list[bytes]:
+def _split(block: bytes) -> list[bytes]:
+    """The lines that are not blank."""
     return list(filter(bytes.strip, block.split(b"\n")))
 
 
 class _Decoder:
     """Lines into columns: every value as the text that `as_fields` makes of it."""
 
-    def __init__(self, fields: list[str], names: Names, kinds: list[str]) -> None:
-        self._fields, self._names, self._kinds = fields, names, kinds
+    def __init__(self, fields: list[str], names: Names) -> None:
+        self._fields, self._names = fields, names
         self._places = {f"f{index}": name for index, name in enumerate(fields) if name != "_rescued"}
         members = [(place, Any, msgspec.UNSET) for place in self._places]
         # not tracked by the garbage collector, which would look at a million of them again and again
         self._row = msgspec.defstruct("Row", members, rename=self._places, forbid_unknown_fields=True, gc=False)
+        self._texts: set[str] = set()  # the places of fields that have been texts only
         # a number with a fraction stays as it was written
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(self._row, float_hook=str).decode
 
-    def blocks(self, blocks: Iterator[list[bytes]]) -> Iterator[Rows]:
-        """Each list of lines as a block."""
+    def rows(self, blocks: Iterator[bytes]) -> Iterator[Rows]:
+        """The rows of each block of lines."""
         first = 1
-        for lines in blocks:
-            if lines:
-                yield self._block(lines, first)
+        for block in blocks:
+            if lines := _split(block):
+                yield self._rows(lines, first, is_plain=b"\\u0000" not in block)
             first += len(lines)
 
-    def _block(self, lines: list[bytes], first: int) -> Rows:
-        rescued: list[str | None] = [None] * len(lines)
+    def _rows(self, lines: list[bytes], first: int, *, is_plain: bool) -> Rows:
+        rescued = [NULL] * len(lines)
         damaged: dict[int, Damaged] = {}
         try:
+            if not is_plain:
+                raise ValueError
             rows = list(map(self._decode, lines))
         except (ValueError, RecursionError):
             rows = [self._alone(index, line, rescued, damaged) for index, line in enumerate(lines)]
         self._names.any |= len(damaged) < len(lines)
-        columns = [self._column(place, rows, lines) for place in self._places]
-        block = Rows([*columns, pyarrow.array(rescued, pyarrow.string())], self._kinds, first, damaged)
-        for index in block.damaged.keys() - damaged.keys():
-            damaged[index] = Damaged(*block.damaged[index], lines[index].rstrip(b"\r\n"))
-        return block
+        try:
+            columns = [self._column(place, rows, lines) for place in self._places]
+            return Written.of([*columns, rescued], first, damaged)
+        except TypeError:
+            self._texts.clear()
+            columns = [self._column(place, rows, lines) for place in self._places]
+            return Written.of([*columns, rescued], first, damaged)
 
-    def _alone(self, index: int, line: bytes, rescued: list[str | None], damaged: dict[int, Damaged]) -> Any:
+    def _alone(self, index: int, line: bytes, rescued: list[str], damaged: dict[int, Damaged]) -> Any:
         """One line by itself: its known fields as a row, and what else it has in its place."""
         try:
+            if b"\\u0000" in line:
+                raise ValueError
             return self._decode(line)
         except (ValueError, RecursionError):
             record = _record(line, self._fields, self._names)
         if isinstance(record, Damaged):
             damaged[index] = record
             return self._row()
-        *values, rescued[index] = record
+        *values, rest = record
+        rescued[index] = NULL if rest is None else rest
         return self._row(*(msgspec.UNSET if value is None else value for value in values))
 
-    def _column(self, place: str, rows: list[Any], lines: list[bytes]) -> pyarrow.Array:
+    def _column(self, place: str, rows: list[Any], lines: list[bytes]) -> list[str]:
         name, values = self._places[place], list(map(attrgetter(place), rows))
-        if name in self._names.missing and any(value is not msgspec.UNSET for value in values):
+        if place in self._texts:  # so far; another kind of value shows when they are joined
+            return values
+        kinds = set(map(type, values))
+        if kinds != {msgspec.UnsetType}:
             self._names.missing.discard(name)
-        for kind in (pyarrow.string(), pyarrow.int64()):  # as quick as they are few: a value of another kind raises
-            try:
-                return pyarrow.array(values, kind)
-            except (pyarrow.ArrowException, OverflowError):
-                pass
-        texts = [_text(value, name, line) for value, line in zip(values, lines, strict=True)]
-        return pyarrow.array(texts, pyarrow.string())
+        if kinds <= {str}:
+            self._texts.add(place)
+            return values
+        if kinds <= {int}:
+            return list(map(str, values))
+        return [_text(value, name, line) for value, line in zip(values, lines, strict=True)]
 
 
-def _text(value: Any, name: str, line: bytes) -> str | None:
+def _text(value: Any, name: str, line: bytes) -> str:
     if isinstance(value, dict | list):
         value = loads(line)[name]  # with its numbers as they were written
-    return None if value is msgspec.UNSET else as_text(value)
+    text = None if value is msgspec.UNSET else as_text(value)
+    return NULL if text is None else text
 
 
 def _record(line: bytes, fields: list[str], names: Names) -> Texts | Damaged:

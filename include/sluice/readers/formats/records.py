@@ -43,7 +43,7 @@ class RecordFormat(ABC):
         fields = header or [*source_fields(table), "_rescued"]
         result, names = Read(fields, header=header), None if header else Names(fields)
         sink.create(fields)
-        land(_texts(self, paths, fields, names), sink)
+        land(_texts(self, paths, fields, names), len(fields), sink)
         return finished(result, paths, names, self.control_total)
 
 
@@ -58,10 +58,10 @@ def common_header(format: RecordFormat, paths: list[Path]) -> list[str] | None:
     return first
 
 
-def land(records: Iterable[Texts | Damaged], sink: Sink) -> None:
+def land(records: Iterable[Texts | Damaged], width: int, sink: Sink) -> None:
     """Records of texts straight into values, where they can go there, else as text."""
     if sink.takes_blocks:
-        sink.blocks(blocks_of(records, sink.kinds, _BLOCK), OPTIONS)
+        sink.blocks(blocks_of(records, width, _BLOCK), OPTIONS)
     else:
         sink.rows(_numbered(records, sink))
 
