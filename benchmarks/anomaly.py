@@ -211,7 +211,7 @@ def _drift(method: type, season: str, volume: int, points: Points, warm: int, ta
 def measure_nulls(repeats: int, rng: np.random.Generator, tally: Tally) -> None:
     """Shares of NULL of 2,000 rows a day, that vary by a tenth of themselves; bursts of so many more."""
     for usual in (0.0, 0.001, 0.02, 0.3):
-        for _ in range(repeats * 2):
+        for _ in range(repeats * 8):
             shares: list[float] = []
             z_score = Elementary(DAY)
             for day in range(120):
@@ -320,7 +320,7 @@ def report(tally: Tally, seconds: float, repeats: int) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=4, help="series of each kind")
+    parser.add_argument("--repeats", type=int, default=6, help="series of each kind")
     parser.add_argument("--keep", action="store_true", help=f"write {RESULTS.name}")
     given = parser.parse_args()
     rng, tally, began = np.random.default_rng(1), Tally(), time.perf_counter()
@@ -331,9 +331,13 @@ def main() -> int:
     if given.keep:
         RESULTS.write_text(text)
     found, outages = tally.share("sluice", "outage", None, None)
-    false, checks = tally.share("sluice", "false", None)
-    print(f"bench-anomaly: outages {found}/{outages}, false alarms {false}/{checks} = {false / checks:.4%}")
-    return 0 if found == outages and false / checks <= 0.001 else 1
+    kinds = [("false", season) for season in SEASONS] + [("false drift", season) for season in SEASONS]
+    kinds += [("false nulls", usual) for usual in (0.0, 0.001, 0.02, 0.3)]
+    worst = max(hits / tries for hits, tries in (tally.share("sluice", *kind) for kind in kinds))
+    print(
+        f"bench-anomaly: outages={found}/{outages} worst_false_alarms={worst:.4%} of the checks of one kind of series"
+    )
+    return 0 if found == outages and worst <= 0.001 else 1
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ such transaction runs (of views, and singular ones) have one task per layer.
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -75,32 +73,13 @@ class _Warm:
     def _record(self, broken: list[Any], context: Any) -> None:
         """The gate after this task will not run, and what the model wrote of itself was rolled back with it."""
         from sluice import warehouse
+        from sluice.gates.models import check_of_model
         from sluice.gates.results import record
 
         with engine(self.execution_timeout), warehouse.connect() as connection:
             for node in broken:
                 check = check_of_model(f"{node.node.schema}.{node.node.alias}", str(node.status), str(node.message))
                 record(connection, context["dag_run"].run_id, node.node.schema, [check])
-
-
-# as macros/sluice/gate.sql words it
-_GATE = re.compile(r"gate: (\S+) found (\d+) failing rows in (\S+?)(?:, for example \([^)]*\) = (.*?))?\. Nothing was")
-
-
-def check_of_model(relation: str, status: str, message: str) -> Check:
-    """What a model that was not built leaves in the ledger: the test that stopped it, or that it has no result."""
-    words = " ".join(message.split())
-    if found := _GATE.search(words):
-        name, count, thing, keys = found.groups()
-        sample: list[Any] | None = None
-        if keys:
-            try:
-                sample = json.loads(f"[{keys.replace('] [', '], [')}]")
-            except ValueError:
-                sample = [keys]
-        told = "nothing was written; readers keep the rows they had"
-        return Check(name, thing, "fail", failing_rows=int(count), sample_keys=sample, bound="0", message=told)
-    return Check("model_has_a_result", relation, "error", observed=status, message=words[:300])
 
 
 class ModelOperator(_Warm, DbtRunLocalOperator):

@@ -284,21 +284,3 @@ def test_S5_a_node_that_did_not_succeed_fails_its_task_whatever_dbt_says_of_the_
     assert warehouse.execute(
         "select run_id, gate, check_name, object, severity, verdict from ops.gate_result"
     ).fetchall() == [("r", "marts", "model_has_a_result", "marts.fct_order", "block", "error")]
-
-
-def test_the_test_that_rolled_a_model_back_is_told_with_its_rows_and_keys():
-    from sluice_airflow.dbt_tasks import check_of_model
-
-    check = check_of_model(
-        "marts.fct_order",
-        "error",
-        "Compilation Error\n  gate: unique_fct_order_order_id found 12 failing rows in marts.fct_order, for example"
-        " (order_id) = [1] [2]. Nothing was written; readers keep the rows they had",
-    )
-    assert (check.name, check.object, check.outcome, check.failing_rows, check.sample_keys) == (
-        "unique_fct_order_order_id",
-        "marts.fct_order",
-        "fail",
-        12,
-        [[1], [2]],
-    )

@@ -151,6 +151,17 @@ def test_personal_values_are_in_no_profile_and_no_message(world: World) -> None:
     assert sum(columns["paid_at"]["hours"].values()) == 300
 
 
+def test_a_number_larger_than_any_float_is_profiled_and_refuses_nothing(world: World) -> None:
+    world.declare(TABLE.replace("{CHECKS}", "{}").replace('"numeric(12,2)"', "numeric"))
+    world.deliver(
+        "2026-01-05/payments.csv", f"id,amount,method,note,paid_at\n1,{10**400},card,,\n2,-{10**400},card,,\n"
+    )
+    assert [done.rows_applied for done in world.load("payments")] == [2]
+    ((columns,),) = world.query("select columns from ops.batch_profile")
+    assert columns["amount"]["q"][0] == pytest.approx(-9e299)
+    assert columns["paid_at"] == {"n": 2, "nulls": 2}
+
+
 def test_a_large_batch_is_profiled_by_a_sample(world: World) -> None:
     declare(world)
     deliver(world, 0, rows=70_000)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import NormalDist, median
 
-ALARM = 5e-4  # how improbable a number must be, each way, before anything is said
+ALARM = 3e-4  # how improbable a number must be, each way, before anything is said
 MINIMUM = 8  # points before which there is no opinion
 _SEASONS = 6  # of the same weekday or hour are remembered: the level of six weeks at most
 _KNOWN_SEASON = 4  # of the same weekday or hour make a season
@@ -222,9 +222,10 @@ def judge_share(history: Sequence[tuple[float, int]], share: float, rows: int, *
     centre = median(angles)
     noise = [(a - centre) ** 2 / 0.455 - 1 / (4 * max(n, 1)) for a, (_, n) in zip(angles, history, strict=True)]
     spread = math.sqrt(max(median(noise), 0.01**2) + 1 / (4 * max(rows, 1)))
-    reach = _t_quantile(1 - ALARM / among, _MAD_EFFICIENCY * len(history)) * spread
+    # half the chance: shares that vary by a factor have a longer tail than angles
+    reach = _t_quantile(1 - ALARM / 2 / among, _MAD_EFFICIENCY * len(history)) * spread
     high = math.sin(min(centre + reach, math.pi / 2)) ** 2
-    high = max(high, usual + 0.01, max(s for s, _ in history[-MINIMUM:]))
+    high = max(high, usual + 0.01, max(s for s, _ in history))
     return Opinion(0.0, high, usual, share > high and _chance_of_at_least(round(share * rows), rows, high, usual))
 
 

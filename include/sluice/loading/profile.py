@@ -1,7 +1,7 @@
 """What a batch looks like, from a bounded sample of its rows, and the table's history of it.
 
 One statement over at most some two thousand rows, whatever the batch's size: the cost is milliseconds, and does not
-grow. Only aggregates are kept: shares of NULL, quantiles of numbers and of lengths, hours of the day, and shares of the
+grow. Only aggregates are kept: shares of NULL, quantiles of numbers and of sizes, hours of the day, and shares of the
 values of columns that have few. Of a personal column only the share of NULL.
 """
 
@@ -29,7 +29,7 @@ _COLUMNS = 120
 _POINTS = 800  # of the history of a table's row counts
 _PROFILES = 14  # of the history of its columns
 _QUANTILES = [round(0.05 * step, 2) for step in range(1, 20)]
-_NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision")
+_NUMBERS = ("smallint", "integer", "bigint", "real", "double precision")
 
 
 @dataclass(frozen=True)
@@ -174,10 +174,13 @@ def _measures(name: str, column: Column) -> list[tuple[str, sql.Composable]]:
     measures: list[tuple[str, sql.Composable]] = [("nulls", sql.SQL("count({})").format(column_name))]
     if column.personal:
         return measures
-    if column.type.startswith(_NUMBERS):
+    if column.type.startswith("numeric"):  # may hold what no float8 does
+        number = sql.SQL("least(greatest({}, -1e300), 1e300)::float8").format(column_name)
+        measures.append(("q", _quantiles(number)))
+    elif column.type in _NUMBERS:
         measures.append(("q", _quantiles(sql.SQL("{}::float8").format(column_name))))
-    elif column.type == "text":
-        measures.append(("q", _quantiles(sql.SQL("length({})::float8").format(column_name))))
+    elif column.type == "text":  # its size is known without fetching a long value
+        measures.append(("q", _quantiles(sql.SQL("octet_length({})::float8").format(column_name))))
         measures.append(("values", _shares(sql.SQL("left({}, 40)").format(column_name))))
     elif column.type == "boolean":
         measures.append(("values", _shares(sql.SQL("{}::text").format(column_name))))
