@@ -31,7 +31,8 @@ help: ## Show this list
 	@echo "make bench-waiting   200 tasks that wait in a real scheduler, and an announced start"
 	@echo "make lock           compile requirements*.in into the pinned, hashed requirements*.txt"
 	@echo
-	@echo "Ports: SLUICE_POSTGRES_PORT=55432 SLUICE_WEB_PORT=8080 SLUICE_SHOP_PORT=8099 SLUICE_DELIVERIES_PORT=8098 SLUICE_EXPORTER_PORT=9464"
+	@echo "Ports: SLUICE_POSTGRES_PORT=55432 SLUICE_WEB_PORT=8080 SLUICE_SHOP_PORT=8099 SLUICE_DELIVERIES_PORT=8098 \
+	SLUICE_EXPORTER_PORT=9464 SLUICE_WATCHER_PORT=9465"
 
 run: $(VENV)/.run
 	@exec $(BIN)/python -m sluice.runtime.run $(if $(ONCE),--once)

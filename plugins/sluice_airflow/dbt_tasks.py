@@ -28,7 +28,7 @@ from sluice.watch import beating
 from sluice_airflow import warm_dbt
 from sluice_airflow.connections import use_airflow_connections
 from sluice_airflow.project import Test
-from sluice_airflow.steps import engine, statement_timeout
+from sluice_airflow.steps import engine, statement_timeout, told_as
 
 log = logging.getLogger("sluice.dbt")
 
@@ -68,7 +68,9 @@ class _Warm:
             "\n".join(f"{node.node.name}: {node.status}: {node.message}" for node in broken) or "dbt did not succeed"
         )
         # A failed check is no accident that another try could mend; a lost connection is.
-        raise (AirflowFailException if "gate: " in failed else RuntimeError)(failed)
+        if "gate: " in failed:
+            raise told_as(AirflowFailException(failed), "gate_failed")
+        raise RuntimeError(failed)
 
     def _record(self, broken: list[Any], context: Any) -> None:
         """The gate after this task will not run, and what the model wrote of itself was rolled back with it."""

@@ -63,7 +63,7 @@ def engine(timeout: timedelta | None) -> Iterator[None]:
     """Airflow's connections inside; every statement bounded by the task's own timeout; errors as one clean
     line.
     """
-    from sluice.errors import SluiceError
+    from sluice.errors import CircuitOpen, GateRefused, SluiceError
     from sluice.gates import GateFailed
     from sluice.settings import SettingsError
     from sluice_airflow.connections import use_airflow_connections
@@ -74,16 +74,24 @@ def engine(timeout: timedelta | None) -> Iterator[None]:
     try:
         yield
     except (GateFailed, SettingsError) as error:
-        raise AirflowFailException(str(error)) from None
+        told = "gate_failed" if isinstance(error, GateFailed) else "task_failed"
+        raise told_as(AirflowFailException(str(error)), told) from None
     except SluiceError as error:
         # A refusal is a verdict: it is recorded, and another try would only repeat it.
         kind = AirflowException if error.retryable else AirflowFailException
-        raise kind(str(error)) from None
+        told = None if isinstance(error, CircuitOpen | GateRefused) else "task_failed"  # None: the ledger tells it
+        raise told_as(kind(str(error)), told) from None
     finally:
         if before is None:
             os.environ.pop("PGOPTIONS", None)
         else:
             os.environ["PGOPTIONS"] = before
+
+
+def told_as(error: AirflowException, kind: str | None) -> AirflowException:
+    """Say which kind of incident an error is, and that its text is ours: without a row's values. See `listener`."""
+    error.sluice_kind = kind  # type: ignore[attr-defined]
+    return error
 
 
 def statement_timeout(timeout: timedelta | None) -> str:

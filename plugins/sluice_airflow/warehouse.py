@@ -12,18 +12,17 @@ from cosmos import DbtTaskGroup, ExecutionConfig, ProfileConfig, ProjectConfig, 
 from cosmos.constants import ExecutionMode, InvocationMode, LoadMode, TestBehavior
 
 from sluice.declarations import Source
+from sluice.declarations.layers import load_layers
 from sluice.declarations.pools import DBT
 from sluice_airflow import warm_dbt
 from sluice_airflow.assets import marts_asset, staging_asset
 from sluice_airflow.dbt_tasks import NODE_CONVERTERS, TestsOperator
-from sluice_airflow.deadlines import deadline
+from sluice_airflow.deadlines import layer_deadlines
 from sluice_airflow.gates import GateOperator, PendingOperator
 from sluice_airflow.project import LAYERS, SELECT, read_project
 from sluice_airflow.steps import DEFAULTS, NO_BACKFILL
 
-_OWNER = "warehouse"
 _SAFETY_NET = CronTriggerTimetable("17 * * * *", timezone="UTC")  # asset events can be lost
-_DEADLINE = timedelta(hours=2)
 _SHORT = timedelta(minutes=15)
 # A skipped model must not skip its gate, which would end the run green (cosmos 2698): the gate runs, and finds that the
 # model has no result.
@@ -40,7 +39,7 @@ _OPERATOR_ARGS: dict[str, Any] = {
 def warehouse_dag(sources: Iterable[Source], doc_md: str | None) -> DAG:
     """Build `warehouse` for the assets of `sources`, over every model of the manifest."""
     logging.getLogger("cosmos").setLevel(logging.WARNING)  # 40 lines about rendering, in the log of every task
-    declared = list(sources)
+    declared, promised = list(sources), load_layers()
     project = read_project(warm_dbt.manifest_path())
     code = {"fingerprint": project.fingerprint, "execution_timeout": _SHORT}
     with DAG(
@@ -56,10 +55,10 @@ def warehouse_dag(sources: Iterable[Source], doc_md: str | None) -> DAG:
         catchup=False,
         max_active_runs=1,
         allowed_run_types=NO_BACKFILL,
-        default_args={**DEFAULTS, "owner": _OWNER},
+        default_args={**DEFAULTS, "owner": promised.owner},
         tags={"warehouse", "dbt"},
         params={"force": Param(False, type="boolean", description="Run every task, even if nothing is pending")},
-        deadline=deadline("warehouse", _OWNER, _DEADLINE),
+        deadline=layer_deadlines("warehouse", promised),
     ) as dag:
         before: Any = PendingOperator(task_id="pending", models=project.models, sources=declared, **code)
         for layer in LAYERS:

@@ -34,7 +34,8 @@ def test_the_bag_is_not_empty_and_nothing_failed_to_import(bag, capsys):
 
 def test_there_is_exactly_one_ingest_dag_per_declaration(bag, declared):
     assert {name for name in bag.dags if name.startswith("ingest_")} == {f"ingest_{name}" for name in declared}
-    assert set(bag.dags) - {f"ingest_{name}" for name in declared} == {"warehouse", "operations", "rebuild_models"}
+    others = {"warehouse", "operations", "rebuild_models", "canary"}
+    assert set(bag.dags) - {f"ingest_{name}" for name in declared} == others
 
 
 def test_every_dag_says_what_it_is_and_has_a_deadline(bag):
@@ -284,3 +285,25 @@ def test_S5_a_node_that_did_not_succeed_fails_its_task_whatever_dbt_says_of_the_
     assert warehouse.execute(
         "select run_id, gate, check_name, object, severity, verdict from ops.gate_result"
     ).fetchall() == [("r", "marts", "model_has_a_result", "marts.fct_order", "block", "error")]
+
+
+def test_each_layer_of_the_warehouse_has_the_deadline_that_is_declared_for_it(bag):
+    assert bag.dags["warehouse"]["deadlines"] == [
+        "warehouse_within_120_minutes",
+        "warehouse_staging_within_30_minutes",
+        "warehouse_snapshots_within_60_minutes",
+        "warehouse_intermediate_within_75_minutes",
+        "warehouse_marts_within_110_minutes",
+    ]
+
+
+def test_o6_a_broken_file_of_layers_breaks_the_warehouse_dag_alone_and_names_file_line_and_field(
+    read_bag, tmp_path, monkeypatch
+):
+    broken = tmp_path / "layers.yml"
+    broken.write_text("owner: warehouse\nmarts:\n  deadline: soon\n")
+    monkeypatch.setenv("SLUICE_LAYERS", str(broken))
+    found = read_bag()
+    assert "warehouse" not in found.dags
+    assert {"operations", "ingest_shop", "canary"} <= set(found.dags)
+    assert f"{broken}:3: marts.deadline" in str(found.errors)

@@ -141,8 +141,8 @@ def compose(interpolation: Interpolation) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def components(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The services that are Sluice: ours, without the demo shop and the exporter, which know no Airflow."""
-    alone = ("shop", "exporter")
+    """The services that are Sluice: ours, without the demo shop and what watches, which know no Airflow."""
+    alone = ("shop", "exporter", "watcher")
     found = {name: service for name, service in compose["services"].items() if "build" in service and name not in alone}
     assert set(found) == {"init", "api-server", "scheduler", "dag-processor", "triggerer", "worker", "cli"}
     return found

@@ -58,7 +58,7 @@ SERVICE_KEYS = {
 @pytest.fixture
 def layout(tmp_path: Path, home: Path, no_settings: None) -> Layout:
     """An installation of `make run`."""
-    return Layout(home, tmp_path, 1, 2, 3, 4, 5)
+    return Layout(home, tmp_path, 1, 2, 3, 4, 5, 6)
 
 
 @pytest.fixture
@@ -213,13 +213,13 @@ def test_ours_run_without_privileges_and_only_the_web_ui_is_reachable(compose):
             assert service["cap_drop"] == ["ALL"], name
             assert service["security_opt"] == ["no-new-privileges:true"], name
             assert service["init"] is True, name
-        ports = ["127.0.0.1:8080:8080"] if name == "api-server" else []
+        ports = {"api-server": ["127.0.0.1:8080:8080"], "grafana": ["127.0.0.1:3000:3000"]}.get(name, [])
         assert service.get("ports", []) == ports, name
 
 
 def test_images_have_a_version(compose):
     for name, service in compose["services"].items():
-        assert re.search(r":\d", service["image"]), f"{name}: {service['image']}"
+        assert re.search(r":v?\d", service["image"]), f"{name}: {service['image']}"
     project = re.search(r'^version = "(.+)"', (Path(__file__).parents[2] / "pyproject.toml").read_text(), re.M)
     assert compose["services"]["worker"]["image"] == f"sluice:{project[1]}"
 
@@ -276,3 +276,31 @@ def test_secrets_of_the_server_cannot_be_committed(home):
 def test_the_demo_is_optional(compose: dict[str, Any]):
     profiles = {name: s["profiles"] for name, s in compose["services"].items() if "profiles" in s}
     assert profiles == {"cli": ["tools"], "shop": ["demo"]}
+
+
+def test_what_watches_is_wired_to_each_other_as_its_files_say(compose, home):
+    import yaml
+
+    services = compose["services"]
+    assert {"exporter", "watcher", "prometheus", "alertmanager", "grafana"} <= set(services)
+    prometheus = yaml.safe_load((home / "monitoring/prometheus/prometheus.yml").read_text())
+    (target,) = prometheus["scrape_configs"][0]["static_configs"][0]["targets"]
+    host, port = target.split(":")
+    assert port in services[host]["command"]
+    assert prometheus["scrape_configs"][0]["job_name"] == "sluice", "the rules say job=sluice"
+    assert (home / "monitoring/prometheus" / prometheus["rule_files"][0]).parent.is_dir()
+    (target,) = prometheus["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
+    assert target.split(":")[0] in services
+    routing = yaml.safe_load((home / "monitoring/alertmanager/alertmanager.yml").read_text())
+    url = re.match(r"http://(\w+):(\d+)/alertmanager$", routing["receivers"][0]["webhook_configs"][0]["url"])
+    assert url[2] in services[url[1]]["command"]
+    source = yaml.safe_load((home / "monitoring/grafana/provisioning/datasources/prometheus.yml").read_text())
+    assert source["datasources"][0]["url"].split("/")[2].split(":")[0] in services
+    provider = yaml.safe_load((home / "monitoring/grafana/provisioning/dashboards/sluice.yml").read_text())
+    folder = provider["providers"][0]["options"]["path"]
+    assert f"./monitoring/grafana/dashboards:{folder}:ro" in services["grafana"]["volumes"]
+
+
+def test_the_exporter_enters_by_a_role_that_may_only_read(compose):
+    assert "://sluice_exporter:" in compose["services"]["exporter"]["environment"]["SLUICE_EXPORTER_DATABASE_URL"]
+    assert "SLUICE_WAREHOUSE_URL" not in compose["services"]["exporter"]["environment"]

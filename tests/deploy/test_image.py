@@ -130,7 +130,7 @@ def test_the_manifest_is_parsed_as_make_run_does(stages, home, tmp_path, monkeyp
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(run.subprocess, "run", called)
-    run.parse_dbt_project(Layout(home, tmp_path, 1, 2, 3, 4, 5), {})
+    run.parse_dbt_project(Layout(home, tmp_path, 1, 2, 3, 4, 5, 6), {})
     wanted = " ".join(seen[0][seen[0].index("parse") :])
     parse = [text for text in stages[0].all("RUN") if " parse " in text]
     assert len(parse) == 1

@@ -246,7 +246,7 @@ def test_roles_and_databases_are_those_of_make_run(made, tmp_path):
 
 def test_init_prepares_the_metadata_the_pools_and_the_ledger(made, secrets, container, tmp_path):
     """The service `init`, as its container runs it, on the databases that PostgreSQL's container made."""
-    layout = Layout(HOME, tmp_path, 1, 2, 3, 4, 5)
+    layout = Layout(HOME, tmp_path, 1, 2, 3, 4, 5, 6)
     metadata = _url(made, secrets, "airflow", "airflow").replace("postgresql:", "postgresql+psycopg2:")
     warehouse = _url(made, secrets, "sluice", "warehouse")
     environment = {

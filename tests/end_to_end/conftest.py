@@ -72,6 +72,7 @@ def _environment(state: Path) -> dict[str, str]:
         "SLUICE_SHOP_PORT",
         "SLUICE_DELIVERIES_PORT",
         "SLUICE_EXPORTER_PORT",
+        "SLUICE_WATCHER_PORT",
     )
     return {
         **kept,

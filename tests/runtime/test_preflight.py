@@ -43,6 +43,7 @@ def test_make_run_with_a_busy_port_ends_with_one_sentence(
         "SLUICE_DELIVERIES_PORT",
         "SLUICE_POSTGRES_PORT",
         "SLUICE_EXPORTER_PORT",
+        "SLUICE_WATCHER_PORT",
     ):
         monkeypatch.setenv(variable, str(free_port()))
     with socket.socket() as other:

@@ -22,6 +22,7 @@ PORTS = (
     "SLUICE_SHOP_PORT",
     "SLUICE_DELIVERIES_PORT",
     "SLUICE_EXPORTER_PORT",
+    "SLUICE_WATCHER_PORT",
 )
 # The good one publishes a batch as an ingest does; the bad one fails; neither emits an asset event.
 DAGS = """

@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from sluice.alerts.cli import app as alert_app
 from sluice.cli import backfill, batch, declare, erase, exporter, load, period, quarantine, rebuild, source, verify
 from sluice.errors import SluiceError
 from sluice.gates.cli import app as gate_app
@@ -40,6 +41,7 @@ app.add_typer(rebuild.app, name="rebuild")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(period.app, name="period")
 app.add_typer(gate_app, name="gate")
+app.add_typer(alert_app, name="alert")
 app.add_typer(shop_app, name="shop")
 
 

@@ -19,6 +19,7 @@ class Layout:
     shop_port: int
     deliveries_port: int
     exporter_port: int
+    watcher_port: int
 
     @classmethod
     def from_environment(cls) -> "Layout":
@@ -31,6 +32,7 @@ class Layout:
             shop_port=_port("SLUICE_SHOP_PORT", 8099),
             deliveries_port=_port("SLUICE_DELIVERIES_PORT", 8098),
             exporter_port=_port("SLUICE_EXPORTER_PORT", 9464),
+            watcher_port=_port("SLUICE_WATCHER_PORT", 9465),
         )
 
     @property

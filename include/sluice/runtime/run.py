@@ -84,6 +84,7 @@ class Session:
             (self.layout.shop_port, "the demo shop's API", "SLUICE_SHOP_PORT"),
             (self.layout.deliveries_port, "the deliveries of ourairports", "SLUICE_DELIVERIES_PORT"),
             (self.layout.exporter_port, "the exporter of metrics", "SLUICE_EXPORTER_PORT"),
+            (self.layout.watcher_port, "the watcher", "SLUICE_WATCHER_PORT"),
         ):
             if not ports.is_free(port):
                 raise ports.busy(port, what, variable)

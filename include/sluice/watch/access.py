@@ -8,9 +8,13 @@ from psycopg import sql
 ROLE = "sluice_exporter"
 _TABLES = (
     "backfill", "batch", "circuit", "deadline_miss", "gate_result", "lineage", "model_watermark", "objective", "step",
-    "table_read", "watermark",
+    "table_read", "watcher", "watermark",
 )  # fmt: skip
-_COLUMNS = {"quarantine": ("quarantine_id", "source", "table_name", "state", "created_at")}
+_COLUMNS = {
+    "quarantine": ("quarantine_id", "source", "table_name", "state", "created_at"),
+    "incident": ("kind", "severity", "caused_by", "resolved_at"),
+    "alert_delivery": ("channel", "attempts", "created_at", "sent_at", "withdrawn_at"),
+}
 
 
 def grant(warehouse_url: str, role: str = ROLE) -> bool:

@@ -156,7 +156,9 @@ QUERIES = (
                 'verify']) as gates (gate)
         )
         select g.gate, extract(epoch from max(r.checked_at)),
-            (not bool_or(r.severity = 'block' and r.verdict <> 'pass'))::int,
+            (case when (array_agg(r.check_name order by r.gate_result_id desc))[1] = 'layer_is_complete'
+                then (array_agg(r.verdict order by r.gate_result_id desc))[1] = 'pass' -- what a retry mended is mended
+                else not bool_or(r.severity = 'block' and r.verdict <> 'pass') end)::int,
             count(*) filter (where r.verdict = 'pass'), count(*) filter (where r.verdict = 'warn'),
             count(*) filter (where r.verdict = 'fail'), count(*) filter (where r.verdict in ('error', 'missing'))
         from gates as g inner join ops.gate_result as r on r.run_id = g.run_id and r.gate = g.gate
@@ -242,6 +244,35 @@ QUERIES = (
         from ops.deadline_miss where subject = 'canary'
         """,
         (Family("sluice_canary_last_miss_timestamp_seconds", "When the canary last missed its deadline, as it must"),),
+    ),
+    Query(
+        """
+        select kind, severity, count(*) filter (where resolved_at is null and caused_by is null), count(*)
+        from ops.incident group by 1, 2 order by 1, 2
+        """,
+        (
+            Family("sluice_incidents_open", "Incidents that are not over, without those caused by others",
+                   ("kind", "severity")),
+            Family("sluice_incidents", "Incidents kept in the ledger", ("kind", "severity")),
+        ),
+    ),
+    Query(
+        """
+        select channel, count(*) filter (where sent_at is null and withdrawn_at is null),
+            extract(epoch from min(created_at) filter (where sent_at is null and withdrawn_at is null)),
+            count(sent_at), sum(attempts) - count(sent_at)
+        from ops.alert_delivery group by 1 order by 1
+        """,
+        (
+            Family("sluice_alert_undelivered", "Messages that wait for their channel", ("channel",)),
+            Family("sluice_alert_oldest_undelivered_timestamp_seconds", "Since when the oldest waits", ("channel",)),
+            Family("sluice_alert_delivered", "Messages that were taken", ("channel",), counts=True),
+            Family("sluice_alert_delivery_failed", "Tries that were not taken", ("channel",), counts=True),
+        ),
+    ),
+    Query(
+        "select extract(epoch from beat_at) from ops.watcher",
+        (Family("sluice_watcher_beat_timestamp_seconds", "When the watcher last looked"),),
     ),
     Query(
         """
