@@ -7,6 +7,9 @@ import threading
 import psycopg
 import pytest
 
+from sluice.gates import override
+from sluice.gates.models import check_of_model
+from sluice.gates.results import record
 from tests.dbt.conftest import Small
 
 
@@ -38,6 +41,33 @@ def test_a_failed_test_rolls_back_and_names_test_and_key(small: Small) -> None:
     small.publish("orders", [order(4, 2, 1, amount=6)])
     small.build()
     assert [row[0] for row in facts(small)] == [1, 2, 3], "what was held back arrives with the correction"
+
+
+def test_an_override_lets_one_run_of_a_model_go_on_over_its_failed_test(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From dbt's own words to a row of the gate, to the override, to the next try of the same run; no further."""
+    small.publish("orders", [order(1, 9, 1)])
+    small.build()
+    small.publish("orders", [order(2, 1, 1, amount=-5), order(2, 2, 1, amount=-6)])
+    check = check_of_model("marts.fct_order", "error", small.dbt("run").text)
+    assert (check.object, check.outcome, check.failing_rows) == ("marts.fct_order", "fail", 2)
+    assert sorted(check.sample_keys or []) == [[1], [2]]
+    record(small.warehouse, "test", "marts", [check])
+    override.give(small.warehouse, check.name, by="ann", reason="credits, TICKET-7", run="test")
+
+    assert small.dbt("run").success
+    assert [row[0] for row in facts(small)] == [1, 2, 9]
+    assert small.query(
+        "select each ->> 'verdict' from ops.model_run, jsonb_array_elements(checks) as each"
+        f" where each ->> 'name' = '{check.name}' order by model_run_id desc limit 1"
+    ) == [("warn",)]
+    assert small.query("select used_run_id, used_at is not null from ops.gate_override") == [("test", True)]
+
+    monkeypatch.setenv("SLUICE_RUN_ID", "the next")
+    small.publish("orders", [order(3, 3, 1, amount=-7)])
+    assert check.name in small.dbt("run").text
+    assert [row[0] for row in facts(small)] == [1, 2, 9]
 
 
 def test_S6_a_test_that_cannot_run_blocks_too(small: Small) -> None:
