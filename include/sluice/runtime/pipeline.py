@@ -11,6 +11,7 @@ from sluice.runtime.faults import RuntimeFault
 from sluice.runtime.layout import number
 
 WAREHOUSE_DAG = "warehouse"
+OWN_DAGS = frozenset({WAREHOUSE_DAG, "operations", "canary", "rebuild_models"})  # those of no declaration
 INGEST = "ingest_"
 _PARSED_WITHIN_SECONDS = 180
 _ASSET_EVENT_SECONDS = 8.0  # how long the scheduler may take to turn an asset event into a run
