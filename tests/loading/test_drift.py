@@ -9,10 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
+from sluice.cli import app
 from sluice.errors import GateRefused, LedgerError
 from sluice.loading import drift, replay, shape
 from sluice.loading.quarantine import Where
+from sluice.verify.logs import verify_logs
 from tests.loading.conftest import World
 
 SALES = """
@@ -252,3 +255,99 @@ def test_D8_each_batch_keeps_the_shape_and_the_contract_it_was_read_with(world: 
     kinds = [drift.contract_of(world.warehouse, number).columns["pieces"].type for number in (1, 2, 3)]
     assert kinds == ["integer", "integer", "bigint"]
     assert world.query("select id, note from staging.shop__sales order by id") == [(1, "x"), (2, "y"), (3, "z")]
+
+
+# -- evolving -----------------------------------------------------------------------------------
+
+EVOLVE = "drift: {new_column: evolve}"
+
+
+def columns(world: World, log: str = "shop__sales") -> dict[str, str]:
+    return dict(
+        world.query(
+            "select attname, format_type(atttypid, atttypmod) from pg_attribute"
+            f" where attrelid = 'staging.{log}'::regclass and attnum > 0 and attname !~ '^_'"
+        )
+    )
+
+
+def test_D1_a_new_column_evolves_into_the_log_with_a_type_that_holds_its_values(world: World) -> None:
+    """INV-1: no value is lost, none changes, and no row is put aside for a field that nobody declared."""
+    declare(world, EVOLVE)
+    load(world, 1, "id,pieces,note\n1,1,x\n")
+    (before,) = world.query("select id, pieces, note, _row_hash from staging.shop__sales")
+    head = "id,pieces,note,Colour,qty,price,zip,day,at,ok,empty,_batch_id\n"
+    load(world, 2, head + "2,2,y,red,7,1.50,00712,2026-01-02,2026-01-02T03:04:05Z,true,,9\n3,3,z,,8,2,1,,,,,\n")
+    got = columns(world)
+    assert {name: got[name] for name in got if name not in ("id", "pieces", "note")} == {
+        "colour": "text",
+        "qty": "bigint",
+        "price": "numeric",
+        "zip": "text",
+        "day": "date",
+        "at": "timestamp with time zone",
+        "ok": "boolean",
+        "batch_id": "bigint",
+    }
+    assert world.query(
+        "select colour, qty, price::text, zip, day::text, ok, _rescued from staging.shop__sales where id = 2"
+    )[0] == ("red", 7, "1.50", "00712", "2026-01-02", True, None)
+    assert world.query("select id, pieces, note, _row_hash from staging.shop__sales where id = 1") == [before]
+    said = dict(world.query("select column_name, message from ops.schema_event where kind = 'evolved_column'"))
+    assert "sales/2026-01-02.csv has the field Colour" in said["Colour"]
+    assert "declare: colour: {type: text, field: 'Colour'}" in said["Colour"]
+    assert ("new_column", "empty") in events(world), "what holds nothing has no type yet"
+    load(world, 3, "id,pieces,note,qty\n4,4,w,many\n5,5,v,9\n")
+    assert world.query("select id, qty, _rescued from staging.shop__sales where id > 3 order by id") == [
+        (4, None, {"qty": "many"}),
+        (5, 9, None),
+    ]
+    assert ("changed_type", "qty") in events(world)
+    assert world.books_balance()
+    assert world.query("select count(*) from ops.quarantine") == [(0,)]
+    assert verify_logs("a-run").passed
+
+
+def test_D1_adopting_an_evolved_column_changes_no_row(world: World) -> None:
+    things = FULL.replace("max_reject_share: 1", f"max_reject_share: 1\n  {EVOLVE}")
+    world.declare(things)
+    world.deliver("things/2026-01-01.csv", "id,name\n1,a\n2,b\n")
+    world.load("things")
+    world.deliver("things/2026-01-02.csv", "id,name,size\n1,a,\n2,b,5\n")
+    (second,) = world.load("things")
+    assert second.rows_applied == 1, "a row without a value of the new column is as it was"
+    shown = CliRunner().invoke(app, ["source", "show", "shop.things"])
+    assert "size: {type: bigint}" in shown.output
+    world.declare(things + "    size: {type: bigint}\n")
+    world.deliver("things/2026-01-03.csv", "id,name,size\n1,a,\n2,b,5\n")
+    (third,) = world.load("things")
+    assert (third.rows_applied, third.rows_unchanged) == (0, 2)
+    assert list(columns(world, "shop__things")) == ["id", "name", "size"]
+    assert "declare" not in CliRunner().invoke(app, ["source", "show", "shop.things"]).output
+
+
+def test_D1_rejected_rows_are_replayed_with_their_evolved_columns(world: World) -> None:
+    declare(world, EVOLVE)
+    load(world, 1, "id,pieces,note,qty\n1,many,x,7\n2,2,y,8\n")
+    (done,) = replay.replay(
+        Where(source="shop", table="sales"),
+        by="t",
+        reason="r",
+        corrections=replay.Corrections({"pieces": "1"}, {}),
+        rehearse=False,
+    )
+    assert done.applied == 1
+    assert world.query("select id, qty from staging.shop__sales order by id") == [(1, 7), (2, 8)]
+
+
+FULL = """
+things:
+  description: full extracts
+  from: {files: {connection: drop, path: "things/{date}.csv"}}
+  mode: full
+  key: [id]
+  max_reject_share: 1
+  columns:
+    id: {type: bigint, required: true}
+    name: {type: text}
+"""

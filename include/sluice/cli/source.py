@@ -9,10 +9,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import psycopg
 import typer
 import yaml
 
-from sluice import settings
+from sluice import settings, warehouse
 from sluice.cli.common import show, tables_named
 from sluice.cli.status import statuses
 from sluice.declarations import Table, load_folder
@@ -20,6 +21,7 @@ from sluice.declarations.generated import write_all
 from sluice.declarations.load import tree_of
 from sluice.declarations.odcs import from_odcs, to_odcs
 from sluice.errors import SluiceError
+from sluice.loading import evolve
 from sluice.profiling import render
 from sluice.profiling.add import Addition, Target, must_be_valid, plan
 from sluice.profiling.profile import Bounds, Wishes
@@ -312,3 +314,16 @@ def _show_columns(table: Table, as_json: bool) -> None:
         [[c["column"], c["type"], mark, c["meaning"]] for c, mark in zip(columns, marks, strict=True)],
         empty="",
     )
+    if evolved := _evolved(table):
+        print("\nThe log has more columns, which the source brought. To adopt them, declare under columns:")
+        print("\n".join(f"    {line}" for line in evolved))
+
+
+def _evolved(table: Table) -> list[str]:
+    """The lines that would adopt the evolved columns of a table; none where the warehouse can't be asked."""
+    try:
+        with warehouse.connect() as connection:
+            known = evolve.known(connection, table).evolved_columns
+    except psycopg.Error:
+        return []
+    return [evolve.declaration(name, column.field or name, column.type) for name, column in known.items()]

@@ -241,9 +241,10 @@ class DeletedBy(Declared):
 class Drift(Declared):
     """What happens when a source no longer brings what its contract says. Each time, a schema event is recorded."""
 
-    new_column: Literal["rescue", "block"] = Field(
+    new_column: Literal["rescue", "evolve", "block"] = Field(
         default="rescue",
-        description="A field that the contract does not know: kept in _rescued, or the batch is refused",
+        description="A field that the contract does not know: kept in _rescued; becomes a column of the change log, in "
+        "a type that holds its values exactly, until the declaration adopts it; or the batch is refused",
     )
     missing_column: Literal["null", "block"] = Field(
         default="null",
@@ -314,6 +315,23 @@ class Table(Declared):
 
     _source: str = PrivateAttr(default="")
     _name: str = PrivateAttr(default="")
+    _evolved: dict[str, Column] = PrivateAttr(default_factory=dict)
+
+    def evolved(self, columns: dict[str, Column]) -> Table:
+        """The same table, whose log has these columns besides."""
+        copy = self.model_copy()
+        copy._evolved = columns
+        return copy
+
+    @property
+    def evolved_columns(self) -> dict[str, Column]:
+        """Columns that only the log has, since the source brought them (drift.new_column: evolve)."""
+        return self._evolved
+
+    @property
+    def log_columns(self) -> dict[str, Column]:
+        """Every business column of the change log: those declared, and those evolved."""
+        return self.columns | self._evolved
 
     @property
     def source(self) -> str:

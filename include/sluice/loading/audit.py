@@ -11,7 +11,7 @@ from sluice.declarations import Mode, Table
 from sluice.errors import GateRefused, SluiceError
 from sluice.gates import override
 from sluice.loading import batch as batches
-from sluice.loading import checks, drift, history, lateness, log, rows, shape
+from sluice.loading import checks, drift, evolve, history, lateness, log, rows, shape
 from sluice.loading.batch import Batch, record_check
 from sluice.loading.landing import landing_table
 from sluice.loading.mapping import Mapping, map_fields
@@ -46,17 +46,19 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
     batches.must_be_there(connection, batch, "typed", batch.details["typed_rows"])
     if batches.touched(batch):
         batches.must_be_whole(connection, batch, "touched", batch.details["touched"])
-    _, table = batches.declared(batch)
+    _, table = batches.declared(connection, batch)
     mapping = map_fields(table, batch.details["fields"], batch.details["constants"], batch.details["empty_is_null"])
     if lateness.is_left_out(connection, table, batch):
         return batches.get(connection, batch_id)
     mapping = drift.observed(table, batch, mapping)
-    verdicts = [_judge_header(connection, table, batch, mapping)]
+    verdicts, evolved = [_judge_header(connection, table, batch, mapping)], []
     if table.late:
         verdicts.append(_judge_late(connection, table, batch))
     if not any(verdict.refused for verdict in verdicts):
+        table = evolve.grow(connection, table, batch, mapping)
         shape.ensure(connection, table)
         rows.judge(connection, table, batch, mapping)
+        evolved = evolve.events(connection, table, batch)
         batch = batches.get(connection, batch_id)
         verdicts += _judge_rows(connection, table, batch)
         verdicts += [_of(finding) for finding in history.judge(connection, table, batch, mapping)]
@@ -72,7 +74,7 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
             bound=verdict.bound,
             message=verdict.message or None,
         )
-    drift.record(connection, table, batch, mapping)
+    drift.record(connection, table, batch, mapping, evolved)
     refusals = [verdict.message for verdict in verdicts if verdict.refused]
     vanished = next((verdict.observed_count for verdict in verdicts if verdict.name == "deletes"), None)
     batches.add_details(connection, batch_id, vanished=vanished)

@@ -91,7 +91,7 @@ def held_again(table: Table, keys: sql.Identifier) -> sql.Composable:
         where state.{stamp} is distinct from present._stamp and {ended}
         """
     ).format(
-        columns=log.names(table.columns, "last"),
+        columns=log.names(table.log_columns, "last"),
         state=log.state_before(table, inclusive=True),
         scanned=_scanned(table, keys),
         present=log.same_key(table, "present", "state"),

@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 from sluice import settings
 from sluice.declarations import Source, Table, load_folder
 from sluice.errors import LandingLost, SluiceError
-from sluice.loading import lease
+from sluice.loading import evolve, lease
 from sluice.loading.landing import drop_landing, landing_table
 
 # as the check constraint of ops.batch lists them
@@ -137,8 +137,8 @@ def give_up(connection: psycopg.Connection, batch: Batch, message: str) -> NoRet
     )
 
 
-def declared(batch: Batch) -> tuple[Source, Table]:
-    """The declaration of the batch's table, as it stands now."""
+def declared(connection: psycopg.Connection, batch: Batch) -> tuple[Source, Table]:
+    """The declaration of the batch's table, as it stands now, with the columns that its log has besides."""
     found = load_folder(settings.sources_dir())
     source = found.sources.get(batch.source)
     if source is None or batch.table_name not in source.tables:
@@ -147,7 +147,7 @@ def declared(batch: Batch) -> tuple[Source, Table]:
             f"{settings.sources_dir()} "
             "describes; the batch was left as it is"
         )
-    return source, source.tables[batch.table_name]
+    return source, evolve.known(connection, source.tables[batch.table_name])
 
 
 def units_known(connection: psycopg.Connection, source: str, table: str) -> dict[str, str]:

@@ -240,7 +240,7 @@ def row_hash(table: Table) -> sql.Composable:
     NULL adds nothing, so that an added column that is NULL in old rows opens no new version (case 19). Equal values
     are equal here as they are to Postgres: 1.0 and 1.00, 0.0 and -0.0, a JSON object in another order.
     """
-    return row_hash_of({name: column.type for name, column in table.columns.items()})
+    return row_hash_of({name: column.type for name, column in table.log_columns.items()})
 
 
 def row_hash_of(types: dict[str, str]) -> sql.Composable:

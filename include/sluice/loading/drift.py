@@ -104,12 +104,22 @@ def _came(values: Values, name: str) -> sql.Composable:
     return dict(values.fields).get(name, sql.SQL("({} ->> {})").format(values.rescued, name))
 
 
-def record(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping) -> None:
-    """Events of this batch, each said once per change, not once per batch; then the shape and the contract of it."""
+def record(
+    connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping, evolved: list[tuple[str, str, str]]
+) -> None:
+    """Events of this batch, each said once per change, not once per batch; then the shape and the contract of it.
+
+    `evolved` is what the evolved columns have to say.
+    """
     fate = "the batch was refused" if table.drift.new_column == "block" else "kept in _rescued"
+    known = {column.field for column in table.evolved_columns.values()}
     events = [
-        ("new_column", name, f"{batch.unit} has the field {name}, unknown to the contract; {fate}")
-        for name in mapping.unknown
+        *evolved,
+        *(
+            ("new_column", name, f"{batch.unit} has the field {name}, unknown to the contract; {fate}")
+            for name in mapping.unknown
+            if name not in known
+        ),
     ]
     events += [
         ("duplicate_name", name, f"{batch.unit} has the field {name} more than once") for name in mapping.ambiguous
@@ -224,7 +234,7 @@ def contract_of(connection: psycopg.Connection, batch_id: int) -> Table:
     ).fetchone()
     if row is None:
         raise SluiceError(f"the ledger keeps no contract of batch {batch_id}")
-    _, table = batches.declared(batches.get(connection, batch_id))
+    _, table = batches.declared(connection, batches.get(connection, batch_id))
     kept = dict(row[0])
     columns = {name: Column.model_validate(column) for name, column in kept.pop("columns").items()}
     return table.model_copy(update=kept | {"columns": columns, "key": tuple(kept["key"]), "mode": Mode(kept["mode"])})

@@ -30,7 +30,7 @@ def same_key(table: Table, left: str, right: str) -> sql.Composable:
 
 def create(connection: psycopg.Connection, table: Table) -> None:
     """Make the log of a table that has none; `sluice.loading.shape` changes it later."""
-    columns = [sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(c.type)) for n, c in table.columns.items()]
+    columns = [sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(c.type)) for n, c in table.log_columns.items()]
     connection.execute(
         sql.SQL(
             "create table {} ({}, _batch_id bigint not null, _row_number bigint not null, _op text not null, "

@@ -47,7 +47,7 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
     if batch.state not in ("audited", "published", "superseded", "unchanged"):
         raise StaleLease(f"batch {batch_id} ({batch.unit}) is {batch.state}, not audited; nothing was published")
     if batch.state == "audited":
-        _, table = batches.declared(batch)
+        _, table = batches.declared(connection, batch)
         # one publisher per table: the state that a full extract is compared with must not move meanwhile
         connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sluice:log:{table.log_name}"])
         lease.check(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
@@ -202,9 +202,9 @@ def _insert(table: Table, batch_id: int, rows: sql.Composable) -> sql.Composable
     """Insert `rows` (a select of the business columns and `_row_number` … `_rescued`) as rows of a batch."""
     return sql.SQL("insert into {} ({}, {}) select {}, {}, {} from ({}) as incoming").format(
         log.relation(table),
-        log.names(table.columns),
+        log.names(table.log_columns),
         log.names(log.SYSTEM),
-        log.names(table.columns),
+        log.names(table.log_columns),
         sql.Literal(batch_id),
         log.names(log.SYSTEM[1:]),
         rows,
@@ -226,7 +226,7 @@ def _add_versions(connection: psycopg.Connection, table: Table, batch: Batch, ea
     """
     columns = sql.SQL(", ").join(
         sql.SQL("landed.{}").format(sql.Identifier(name))
-        for name in (*table.columns, "_row_number", "_op", "_effective_at")
+        for name in (*table.log_columns, "_row_number", "_op", "_effective_at")
     )
     rows = sql.SQL(
         """
@@ -330,10 +330,9 @@ def _say_held(connection: psycopg.Connection, table: Table, batch: Batch) -> int
 
 def _bury(connection: psycopg.Connection, table: Table, batch: Batch, *, inclusive: bool) -> int:
     """Tombstones at the batch's instant for known keys that are not among those present."""
-    others = [name for name in table.columns if name not in table.key]
-    nulls = sql.SQL("").join(
-        sql.SQL(", null::{} as {}").format(sql.SQL(table.columns[name].type), sql.Identifier(name)) for name in others
-    )
+    others = [name for name in table.log_columns if name not in table.key]
+    types = {name: sql.SQL(table.log_columns[name].type) for name in others}
+    nulls = sql.SQL("").join(sql.SQL(", null::{} as {}").format(types[name], sql.Identifier(name)) for name in others)
     rows = sql.SQL(
         """
         select {key}{nulls}, 0::bigint as _row_number, 'delete'::text as _op, %(instant)s::timestamptz as _effective_at,
@@ -434,7 +433,7 @@ def _supplement(connection: psycopg.Connection, table: Table, batch: Batch, unit
             f"restates keys that batch {batch.batch_id} ({batch.unit}) changed before it",
         ],
     ).fetchone()[0]  # type: ignore[index]
-    others = [name for name in table.columns if name not in table.key]
+    others = [name for name in table.log_columns if name not in table.key]
     state = sql.SQL(
         """
         select distinct on ({key}) log.* from {log} as log

@@ -145,7 +145,7 @@ def _replay_batch(
     """The rejects of one batch, in one transaction."""
     try:
         origin = batches.get(connection, origin_id)
-        _, table = batches.declared(origin)
+        _, table = batches.declared(connection, origin)
         fits = _fit(connection, table, rehearse)
         # one writer per log, as at publish: nobody supersedes the unit meanwhile
         connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sluice:log:{table.log_name}"])
@@ -480,7 +480,7 @@ def _versions(job: _Job) -> sql.Composable:
     after what was read before the rejected row, before what was read after it."""
     columns = sql.SQL(", ").join(
         sql.SQL("landed.{}").format(sql.Identifier(name))
-        for name in (*job.table.columns, "_row_number", "_op", "_effective_at")
+        for name in (*job.table.log_columns, "_row_number", "_op", "_effective_at")
     )
     version = sql.SQL(
         """

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from sluice.declarations import Mode, Table
 from sluice.loading import batch as batches
-from sluice.loading import contract, lateness, log
+from sluice.loading import contract, evolve, lateness, log
 from sluice.loading.batch import Batch
 from sluice.loading.landing import landing_table
 from sluice.loading.mapping import Mapping, Values
@@ -141,8 +141,11 @@ def delete(connection: psycopg.Connection, batch: Batch, places: sql.Composable)
 
 
 def _make_view(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping) -> None:
-    values = mapping.typed
+    values, rescued, unknown = mapping.typed, mapping.typed.rescued, sql.SQL("")
+    if table.evolved_columns:  # they come out of what is rescued, which is put together once per row
+        rescued, unknown = sql.Identifier("_unknown"), sql.SQL(", {} as _unknown").format(rescued)
     casts = [sql.SQL("{} as {}").format(contract.typed(table, values, n), sql.Identifier(n)) for n in table.columns]
+    casts += evolve.columns_of(table, rescued)
     connection.execute(
         sql.SQL(
             """
@@ -152,21 +155,22 @@ def _make_view(connection: psycopg.Connection, table: Table, batch: Batch, mappi
             from (
                 select {casts}, {position} as _row_number,
                     case when {deleted} then 'delete' else 'upsert' end as _op,
-                    {rescued} as _rescued, tableoid as _part, ctid as _place
-                from {typed}
+                    {rescued} as _rescued, _part, _place
+                from (select *, tableoid as _part, ctid as _place{unknown} from {typed}) as landed
             ) as typed
             """
         ).format(
             rows=landing_table(batch.batch_id, "rows"),
-            columns=log.names(table.columns),
+            columns=log.names(table.log_columns),
             effective_at=contract.effective_at(table, batch.effective_at),
             sequence=sql.SQL("{}::bigint").format(sql.Identifier(table.sequence) if table.sequence else sql.SQL("0")),
             row_hash=contract.row_hash(table),
             casts=sql.SQL(", ").join(casts),
-            position=_position(batch, "tableoid"),
+            position=_position(batch, "_part"),
             deleted=values.deleted,
-            rescued=values.rescued,
+            rescued=evolve.rest(table, rescued) if table.evolved_columns else rescued,
             typed=landing_table(batch.batch_id, "typed"),
+            unknown=unknown,
         )
     )
 
@@ -174,7 +178,7 @@ def _make_view(connection: psycopg.Connection, table: Table, batch: Batch, mappi
 def materialize(connection: psycopg.Connection, table: Table, batch: Batch) -> None:
     """Turn the view into a table of its own, from which rows can be taken."""
     view, copy = landing_table(batch.batch_id, "rows"), landing_table(batch.batch_id, "copy")
-    columns = log.names((*table.columns, *log.SYSTEM[1:]))
+    columns = log.names((*table.log_columns, *log.SYSTEM[1:]))
     connection.execute(sql.SQL("create unlogged table {} as select {} from {}").format(copy, columns, view))
     connection.execute(sql.SQL("drop view {}").format(view))
     connection.execute(sql.SQL("alter table {} rename to {}").format(copy, sql.Identifier(f"b{batch.batch_id}_rows")))

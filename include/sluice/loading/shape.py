@@ -65,7 +65,7 @@ def pending(connection: psycopg.Connection, table: Table) -> Changes:
         ).fetchall()
     )
     widen = {}
-    for column, declared in ((n, log.spelled(c.type)) for n, c in table.columns.items() if n in present):
+    for column, declared in ((n, log.spelled(c.type)) for n, c in table.log_columns.items() if n in present):
         was = present[column]
         if was == declared:
             continue
@@ -80,7 +80,7 @@ def pending(connection: psycopg.Connection, table: Table) -> Changes:
                 "published: drift.wider_type is block"
             )
         widen[column] = was
-    return Changes(False, tuple(name for name in table.columns if name not in present), widen)
+    return Changes(False, tuple(name for name in table.log_columns if name not in present), widen)
 
 
 def ensure(connection: psycopg.Connection, table: Table) -> None:
@@ -103,7 +103,7 @@ def ensure(connection: psycopg.Connection, table: Table) -> None:
         for name in changes.add:
             own.execute(
                 sql.SQL("alter table {} add column {} {}").format(
-                    log.relation(table), sql.Identifier(name), sql.SQL(table.columns[name].type)
+                    log.relation(table), sql.Identifier(name), sql.SQL(table.log_columns[name].type)
                 )
             )
         own.commit()
@@ -156,7 +156,7 @@ def _widen(connection: psycopg.Connection, table: Table, widen: dict[str, str]) 
     for column in widen:
         connection.execute(
             sql.SQL("alter table {} alter column {} type {}").format(
-                new, sql.Identifier(column), sql.SQL(table.columns[column].type)
+                new, sql.Identifier(column), sql.SQL(table.log_columns[column].type)
             )
         )
     connection.execute(sql.SQL("insert into {} select * from {}").format(new, old))
@@ -194,7 +194,7 @@ def _widen(connection: psycopg.Connection, table: Table, widen: dict[str, str]) 
                 table.source,
                 table.name,
                 column,
-                f"staging.{table.log_name}.{column} was {was} and is {table.columns[column].type} now, as declared",
+                f"staging.{table.log_name}.{column} was {was} and is {table.log_columns[column].type} now, as declared",
             ],
         )
 
