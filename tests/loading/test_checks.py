@@ -7,6 +7,8 @@ import pytest
 from sluice.declarations import load_file
 from sluice.declarations.load import DeclarationError
 from sluice.errors import GateRefused
+from sluice.loading import replay
+from sluice.loading.quarantine import Where
 from tests.loading.conftest import World
 
 TABLES = """
@@ -107,3 +109,40 @@ def test_a_reference_within_a_source_is_checked_when_the_declaration_is_read(wor
         DeclarationError, match=r"columns\.customer_id\.references: name is not the key of shop\.customers"
     ):
         load_file(world.sources / "shop.yml")
+
+
+WAITING = TABLES.replace("column: id}", "column: id, severity: quarantine}")
+
+
+def test_rows_without_a_parent_wait_in_quarantine_and_are_replayed_when_it_came(world: World) -> None:
+    """INV-1: the others go on."""
+    world.declare(WAITING)
+    deliver_customers(world, 1, 1)
+    deliver_orders(world, "a", "10,1,new\n11,9,new\n12,,new\n")
+    assert world.query("select id from staging.shop__orders order by 1") == [(10,), (12,)]
+    assert world.query("select key, column_name, code, reason from ops.quarantine") == [
+        ("[11]", "customer_id", "REFERENCE", "customer_id has no row in shop.customers")
+    ]
+    assert [row[1:4] for row in world.query(CHECKS, "references:customer_id")] == [("quarantine", "warn", 1)]
+    where = Where(source="shop", table="orders")
+    (early,) = replay.replay(where, by="t", reason="r", rehearse=False)
+    assert (early.passed, early.still[0].code) == (0, "REFERENCE")
+    deliver_customers(world, 2, 1, 9)
+    (done,) = replay.replay(where, by="t", reason="the customer came", rehearse=False)
+    assert done.applied == 1
+    assert world.query("select id from staging.shop__orders order by 1") == [(10,), (11,), (12,)]
+    assert world.books_balance()
+
+
+def test_a_parent_that_waits_itself_makes_its_children_wait(world: World) -> None:
+    world.declare(WAITING.replace("shop.customers", "shop.orders").replace("customer_id: {type", "parent_id: {type"))
+    world.deliver("a.csv", "id,parent_id,status\n1,,new\n2,1,new\n3,2,new\n4,99,new\n5,4,new\n6,5,new\n")
+    world.load("orders")
+    assert world.query("select id from staging.shop__orders order by 1") == [(1,), (2,), (3,)]
+
+
+def test_a_batch_whose_rows_would_wait_is_refused_while_the_parents_were_never_loaded(world: World) -> None:
+    world.declare(WAITING)
+    with pytest.raises(GateRefused, match="it was never loaded; nothing was published"):
+        deliver_orders(world, "a", "10,1,new\n")
+    assert world.query("select count(*) from ops.quarantine") == [(0,)]

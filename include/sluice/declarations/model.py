@@ -70,9 +70,10 @@ class Reference(Declared):
 
     table: str = Field(pattern=r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$", description="<source>.<table>")
     column: Name = Field(description="Its key, a single column")
-    severity: Literal["warn", "block"] = Field(
+    severity: Literal["warn", "quarantine", "block"] = Field(
         default="warn",
-        description="warn: rows without a parent are counted and published, since it may come later; block: refused",
+        description="warn: rows without a parent are counted and published, since it may come later; quarantine: they "
+        "wait (REFERENCE), to be replayed when it came; block: the batch is refused",
     )
 
 

@@ -45,13 +45,16 @@ def _references(connection: psycopg.Connection, table: Table, batch: Batch) -> l
             continue
         reference = column.references
         check = f"references:{name}"
-        if reason := _unusable(connection, table, name):
+        if reason := unusable(connection, table, name):
             message = f"{name} could not be compared with {reference.table}.{reference.column}: {reason}"
             _insert(connection, table, batch, check, reference.severity, "missing", None, None, message)
-            if reference.severity == "block":
+            if reference.severity != "warn":
                 refusals.append(f"{message}; nothing was published")
             continue
-        failing = _orphans(table, batch, name)
+        if reference.severity == "quarantine":  # they are there already
+            _put_aside(connection, table, batch, name)
+            continue
+        failing = orphans(table, batch, name)
         count = _record(
             connection, table, batch, check, failing, f"has no row in {reference.table}", reference.severity
         )
@@ -63,7 +66,19 @@ def _references(connection: psycopg.Connection, table: Table, batch: Batch) -> l
     return refusals
 
 
-def _unusable(connection: psycopg.Connection, table: Table, name: str) -> str | None:
+def _put_aside(connection: psycopg.Connection, table: Table, batch: Batch, name: str) -> None:
+    """Record how many rows of the batch wait for their parent."""
+    count = connection.execute(
+        "select count(*) from ops.quarantine where batch_id = %s and column_name = %s and code = 'REFERENCE'",
+        [batch.batch_id, name],
+    ).fetchone()[0]  # type: ignore[index]
+    message = f"{count} rows wait in quarantine for their {name}" if count else None
+    _insert(
+        connection, table, batch, f"references:{name}", "quarantine", "warn" if count else "pass", count, None, message
+    )
+
+
+def unusable(connection: psycopg.Connection, table: Table, name: str) -> str | None:
     """Why a reference can't be checked: an absent result is said, and is no pass."""
     reference = table.columns[name].references
     assert reference is not None
@@ -81,7 +96,7 @@ def _unusable(connection: psycopg.Connection, table: Table, name: str) -> str | 
     return None if there and there[0] else "it was never loaded"
 
 
-def _orphans(table: Table, batch: Batch, name: str) -> sql.Composable:
+def orphans(table: Table, batch: Batch, name: str) -> sql.Composable:
     """Rows whose value has no parent: each value is looked up once, by the index of the parent's log."""
     reference = table.columns[name].references
     assert reference is not None

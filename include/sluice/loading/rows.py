@@ -11,7 +11,7 @@ from psycopg import sql
 
 from sluice.declarations import Mode, Table
 from sluice.loading import batch as batches
-from sluice.loading import contract, evolve, lateness, log
+from sluice.loading import checks, contract, evolve, lateness, log
 from sluice.loading.batch import Batch
 from sluice.loading.landing import landing_table
 from sluice.loading.mapping import Mapping, Values
@@ -23,6 +23,7 @@ def judge(connection: psycopg.Connection, table: Table, batch: Batch, mapping: M
     """Quarantine each row that breaks the contract for the first rule it breaks, and keep the books of it."""
     broken = _judge_typed(connection, table, batch, mapping) + _judge_text(connection, table, batch, mapping)
     _make_view(connection, table, batch, mapping)
+    broken += _quarantine_orphans(connection, table, batch, mapping)
     duplicates, withheld, late = 0, False, lateness.set_aside(connection, table, batch, mapping)
     if table.mode is not Mode.APPEND:  # in events they are found when they are published
         with_repeats = not batch.details.get("keys_once") and _find_repeated_of_many(connection, table, batch)
@@ -256,18 +257,53 @@ def _same(table: Table) -> sql.Composable:
 
 def _quarantine_conflicts(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping) -> int:
     """A full extract with two different rows of one key: neither is believed. Returns how many rows that were."""
-    connection.execute("drop table if exists pg_temp.conflicting")
+    conflicting = sql.SQL(
+        """
+        select * from {rows} inner join (
+            select {key} from {rows} inner join pg_temp.repeated using ({key})
+            group by {key} having min(_row_hash) <> max(_row_hash)
+        ) as differing using ({key})
+        """
+    ).format(rows=landing_table(batch.batch_id, "rows"), key=log.names(table.key))
+    reason = "another row of the same extract has this key and other values"
+    return _put_aside(connection, table, batch, mapping, conflicting, ", ".join(table.key), "DUPLICATE_KEY", reason)
+
+
+def _quarantine_orphans(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping) -> int:
+    """Rows that wait for their parent, where a reference is declared so. Returns how many rows that were."""
+    total = 0
+    for name, column in table.columns.items():
+        reference = column.references
+        if reference is None or reference.severity != "quarantine" or checks.unusable(connection, table, name):
+            continue
+        reason = f"{name} has no row in {reference.table}"
+        orphans = checks.orphans(table, batch, name)
+        while count := _put_aside(connection, table, batch, mapping, orphans, name, "REFERENCE", reason):
+            total += count
+            if reference.table != f"{table.source}.{table.name}":
+                break  # else a row that left may have been the parent of another
+    return total
+
+
+def _put_aside(
+    connection: psycopg.Connection,
+    table: Table,
+    batch: Batch,
+    mapping: Mapping,
+    chosen: sql.Composable,
+    column: str,
+    code: str,
+    reason: str,
+) -> int:
+    """Move rows that are typed already, and chosen by a query over `landing.b<id>_rows`, to quarantine."""
+    connection.execute("drop table if exists pg_temp.aside")
     count = connection.execute(
         sql.SQL(
             """
-            create temporary table conflicting on commit drop as
-            select _part, _place, _row_number, jsonb_build_array({key})::text as key
-            from {rows} inner join (
-                select {key} from {rows} inner join pg_temp.repeated using ({key})
-                group by {key} having min(_row_hash) <> max(_row_hash)
-            ) as differing using ({key})
+            create temporary table aside on commit drop as
+            select _part, _place, _row_number, jsonb_build_array({key})::text as key from ({chosen}) as chosen
             """
-        ).format(rows=landing_table(batch.batch_id, "rows"), key=log.names(table.key))
+        ).format(chosen=chosen, key=log.names(table.key))
     ).rowcount
     if not count:
         return 0
@@ -275,21 +311,21 @@ def _quarantine_conflicts(connection: psycopg.Connection, table: Table, batch: B
         sql.SQL(
             """
             insert into ops.quarantine (batch_id, source, table_name, row_number, key, column_name, code, reason, raw)
-            select {batch_id}, {source}, {table_name}, conflicting._row_number, conflicting.key, {column},
-                'DUPLICATE_KEY', 'another row of the same extract has this key and other values', {raw}
-            from {typed} as landed
-            inner join conflicting on landed.tableoid = _part and landed.ctid = _place
+            select {batch_id}, {source}, {table_name}, aside._row_number, aside.key, {column}, {code}, {reason}, {raw}
+            from {typed} as landed inner join pg_temp.aside on landed.tableoid = _part and landed.ctid = _place
             """
         ).format(
             batch_id=batch.batch_id,
             source=batch.source,
             table_name=batch.table_name,
-            column=", ".join(table.key),
+            column=column,
+            code=code,
+            reason=reason,
             raw=mapping.typed.raw,
             typed=landing_table(batch.batch_id, "typed"),
         )
     )
-    return delete(connection, batch, sql.SQL("select _part, _place from pg_temp.conflicting"))
+    return delete(connection, batch, sql.SQL("select _part, _place from pg_temp.aside"))
 
 
 def _keys_present(connection: psycopg.Connection, table: Table, batch: Batch) -> bool:

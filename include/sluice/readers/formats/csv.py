@@ -182,11 +182,20 @@ def _records(dialect: Csv, file: io.BufferedReader, width: int, sink: Sink) -> I
             yield number, list(record)
 
 
+def _first_bad(raw: bytes, encoding: str) -> int:
+    try:
+        raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        return error.start
+    return 0
+
+
 def _damage(shape: Shape, record: list[str], raw: bytes) -> Problem | None:
     if b"\0" in raw:
         return "NUL_BYTE", f"a NUL byte at offset {raw.index(0)} of the record"
     if any("\udc80" <= char <= "\udcff" for field in record for char in field):
-        return "ENCODING", "bytes that are not text in the declared encoding"
+        encoding = shape.dialect.encoding
+        return "ENCODING", f"bytes that are not {encoding} at offset {_first_bad(raw, encoding)} of the record"
     if _stray_quote(shape, raw):
         return STRAY_QUOTE
     if record and len(record) != shape.width:
