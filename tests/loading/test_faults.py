@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from sluice import warehouse
 from sluice.declarations import load_file
@@ -69,6 +74,74 @@ def test_L8_a_value_too_long_for_an_index_is_one_rejected_row_and_a_huge_one_is_
     assert (done.rows_applied, done.rows_quarantined) == (1, 1)
     assert world.query("select code, length(raw) > 3000 from ops.quarantine") == [("TOO_LONG", True)]
     assert world.query("select length(pieces) from staging.shop__sales") == [(20_000_000,)]
+
+
+@pytest.fixture
+def small_disk(postgres: object, warehouse: psycopg.Connection) -> Iterator[Path]:
+    """A real disk of 40 MB for all tables of the warehouse that are made from now on."""
+    disk = Path(tempfile.mkdtemp(prefix="sluice-small-disk-"))
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("only root may mount a disk of its own")
+    place = disk / "tables"
+    place.mkdir()
+    owner = postgres.data_dir.stat()  # type: ignore[attr-defined]
+    os.chown(place, owner.st_uid, owner.st_gid)
+    disk.chmod(0o755)
+    url = os.environ["SLUICE_WAREHOUSE_URL"]
+    name = url.rpartition("/")[2]
+    with psycopg.connect(postgres.superuser_url(url), autocommit=True) as admin:  # type: ignore[attr-defined]
+        admin.execute(sql.SQL("create tablespace small location {}").format(str(place)))
+        admin.execute("grant create on tablespace small to public")
+        admin.execute(sql.SQL("alter database {} set default_tablespace to small").format(sql.Identifier(name)))
+        try:
+            yield disk
+        finally:
+            admin.execute(sql.SQL("alter database {} reset default_tablespace").format(sql.Identifier(name)))
+            for (table,) in admin.execute(
+                "select pg_class.oid::regclass::text from pg_class inner join pg_tablespace on"
+                " pg_tablespace.oid = reltablespace where spcname = 'small' and relkind = 'r'"
+            ).fetchall():
+                admin.execute(f"drop table if exists {table} cascade")
+            admin.execute("drop tablespace small")
+            subprocess.run(["umount", disk], check=True)
+            disk.rmdir()
+
+
+def leave_free(disk: Path, megabytes: int | None) -> None:
+    """Fill the disk up but for so many megabytes; None: take the filling away."""
+    ballast = disk / "ballast"
+    ballast.unlink(missing_ok=True)
+    if megabytes is not None:
+        size = shutil.disk_usage(disk).free - megabytes * 1_000_000
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
+def test_L9_a_disk_that_is_full_publishes_nothing_says_how_much_there_was_and_the_retry_works(
+    world: World, small_disk: Path
+) -> None:
+    """INV-4: while landing, and while publishing."""
+    world.declare(SALES)
+    world.deliver("a.csv", "id,pieces\n" + "".join(f"{i:032d},{i}\n" for i in range(50_000)))
+    source = load_file(world.sources / "shop.yml")
+    run = RunContext("run")
+    leave_free(small_disk, 2)
+    with pytest.raises(LedgerError, match=r"DISK_FULL\) after [12]\.\d MB had landed; they were dropped") as error:
+        land(source, source.tables["sales"], run)
+    assert error.value.retryable
+    assert world.query("select state from ops.batch") == [("abandoned",)]
+    assert world.query("select count(*) from pg_tables where schemaname = 'landing'") == [(0,)]
+    leave_free(small_disk, None)
+    ids = land(source, source.tables["sales"], run)
+    audit(ids)
+    leave_free(small_disk, 2)
+    with pytest.raises(LedgerError, match=r"DISK_FULL\).* nothing was published\. [4-9]\.\d MB of it are landed"):
+        publish(ids)
+    assert world.query("select count(*) from staging.shop__sales") == [(0,)]
+    assert world.query("select state from ops.batch order by batch_id desc limit 1") == [("audited",)]
+    leave_free(small_disk, None)
+    assert [p.rows_applied for p in publish(ids)] == [50_000]
+    assert world.books_balance()
 
 
 def test_L10_a_session_that_is_cut_in_the_middle_of_a_copy_leaves_nothing_and_the_retry_loads_all(

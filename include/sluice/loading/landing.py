@@ -398,6 +398,18 @@ def storable(raw: bytes) -> tuple[str | None, bytes | None]:
     return (None, raw) if "\0" in text else (text, None)
 
 
+def megabytes(connection: psycopg.Connection, batch_id: int) -> str:
+    """How much room a batch takes in landing, in words."""
+    size = connection.execute(
+        """
+        select coalesce(sum(pg_table_size(pg_class.oid)), 0) from pg_class
+        where relnamespace = 'landing'::regnamespace and relkind = 'r' and relname ~ %s
+        """,
+        [f"^b{batch_id}(_|$)"],
+    ).fetchone()[0]  # type: ignore[index]
+    return f"{size / 1_000_000:.1f} MB"
+
+
 def drop_landing(connection: psycopg.Connection, batch_id: int) -> None:
     """Remove all that a batch has in landing."""
     parts = ("typed", "", "rejects", "gaps", "keys", "rows", "lines", "unseen", "touched")

@@ -29,7 +29,7 @@ from sluice.loading import batch as batches
 from sluice.loading import checkpoint, circuit, contract, events, lease, unchanged
 from sluice.loading.audit import audit_batch
 from sluice.loading.batch import Batch
-from sluice.loading.landing import Landing, drop_landing, storable
+from sluice.loading.landing import Landing, drop_landing, megabytes, storable
 from sluice.loading.publish import Published, publish_batch
 from sluice.readers import Read, Readiness, Unit, conditions, reader_of
 
@@ -130,7 +130,8 @@ def _each(batch_ids: list[int], step: Callable[[psycopg.Connection, int], T]) ->
                 problems.append(
                     LedgerError(
                         f"batch {batch_id}: the disk of the warehouse is full (DISK_FULL); it was left as it was and "
-                        "nothing was published. Free space, then clear the task"
+                        f"nothing was published. {megabytes(connection, batch_id)} of it are landed, and the log needs "
+                        "about twice as much. Free space, then clear the task"
                     )
                 )
             except psycopg.OperationalError:
@@ -282,6 +283,12 @@ def _give_up(
         lease.check(connection, table.source, table.name, unit.name, token)
     except StaleLease as overtaken:
         error = overtaken  # whatever else broke: what was landed may be another's now
+    if isinstance(error, psycopg.errors.DiskFull):
+        error = LedgerError(
+            f"{table.log_name} {unit.name}: the disk of the warehouse is full (DISK_FULL) after "
+            f"{megabytes(connection, batch_id)} had landed; they were dropped, and the unit was left unread. Free space, "
+            "then clear the task"
+        )
     if not isinstance(error, SluiceError):
         kind = SourceUnavailable if isinstance(error, OSError) else ReadBroken
         error = kind(f"{table.log_name} {unit.name}: {_primary(error)}; the unit was left unread", kind=_primary(error))
