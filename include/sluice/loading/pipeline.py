@@ -286,8 +286,8 @@ def _give_up(
     if isinstance(error, psycopg.errors.DiskFull):
         error = LedgerError(
             f"{table.log_name} {unit.name}: the disk of the warehouse is full (DISK_FULL) after "
-            f"{megabytes(connection, batch_id)} had landed; they were dropped, and the unit was left unread. Free space, "
-            "then clear the task"
+            f"{megabytes(connection, batch_id)} had landed; they were dropped, and the unit was left unread. Free "
+            "space, then clear the task"
         )
     if not isinstance(error, SluiceError):
         kind = SourceUnavailable if isinstance(error, OSError) else ReadBroken
