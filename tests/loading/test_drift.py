@@ -340,6 +340,17 @@ def test_D1_rejected_rows_are_replayed_with_their_evolved_columns(world: World) 
     assert world.query("select id, qty from staging.shop__sales order by id") == [(1, 7), (2, 8)]
 
 
+def test_D1_keys_of_json_objects_evolve_too_and_a_null_is_no_value(world: World) -> None:
+    world.declare(FULL.replace("mode: full", "mode: append\n  drift: {new_column: evolve}").replace("csv", "jsonl"))
+    first = '{"id": 1, "size": null, "tags": ["a"]}\n{"id": 2, "size": 5, "tags": {"b": 1}}\n'
+    world.deliver("things/2026-01-01.jsonl", first)
+    world.load("things")
+    assert world.query("select id, size, tags, _rescued from staging.shop__things order by id") == [
+        (1, None, ["a"], None),
+        (2, 5, {"b": 1}, None),
+    ]
+
+
 FULL = """
 things:
   description: full extracts

@@ -98,7 +98,7 @@ def _present_type(connection: psycopg.Connection, table: Table, name: str) -> st
         """,
         [log.relation(table).as_string(connection), name],
     ).fetchone()
-    return row[0] if row else None
+    return _base(row[0]) if row else None
 
 
 def _infer(connection: psycopg.Connection, batch: Batch, mapping: Mapping, field: str) -> str | None:
@@ -130,7 +130,7 @@ def _fits(kind: str, text: sql.Composable, json: sql.Composable) -> sql.Composab
 def _base(kind: str) -> str:
     """A type as it is declared, for one that the catalogue spells."""
     short = {"timestamp with time zone": "timestamptz", "timestamp without time zone": "timestamp"}
-    return short.get(kind, kind)
+    return short.get(kind, "time" if kind == "time without time zone" else kind)
 
 
 # -- in the view of a batch's rows -----------------------------------------------------------------
@@ -152,8 +152,8 @@ def columns_of(table: Table, rescued: sql.Composable) -> list[sql.Composable]:
 def rest(table: Table, rescued: sql.Composable) -> sql.Composable:
     """What is rescued of a row without that which became columns."""
     taken = (
-        sql.SQL("case when coalesce({}, true) then {}::text end").format(
-            _fits(column.type, *_parts(column, rescued)), column.field
+        sql.SQL("case when {} is null or {} then {}::text end").format(
+            text := _parts(column, rescued)[0], _fits(column.type, text, _parts(column, rescued)[1]), column.field
         )
         for column in table.evolved_columns.values()
     )
