@@ -84,7 +84,7 @@ def small_disk(postgres: object, warehouse: psycopg.Connection) -> Iterator[Path
         pytest.skip("only root may mount a disk of its own")
     place = disk / "tables"
     place.mkdir()
-    owner = postgres.data_dir.stat()  # type: ignore[attr-defined]
+    owner = postgres.server.data_dir.stat()  # type: ignore[attr-defined]
     os.chown(place, owner.st_uid, owner.st_gid)
     disk.chmod(0o755)
     url = os.environ["SLUICE_WAREHOUSE_URL"]
