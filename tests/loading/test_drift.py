@@ -341,7 +341,11 @@ def test_D1_rejected_rows_are_replayed_with_their_evolved_columns(world: World) 
 
 
 def test_D1_keys_of_json_objects_evolve_too_and_a_null_is_no_value(world: World) -> None:
-    world.declare(FULL.replace("mode: full", "mode: append\n  drift: {new_column: evolve}").replace("csv", "jsonl"))
+    world.declare(
+        FULL.replace("mode: full", "mode: append\n  drift: {new_column: evolve}").replace(
+            '.csv"', '.jsonl", format: jsonl'
+        )
+    )
     first = '{"id": 1, "size": null, "tags": ["a"]}\n{"id": 2, "size": 5, "tags": {"b": 1}}\n'
     world.deliver("things/2026-01-01.jsonl", first)
     world.load("things")
