@@ -12,7 +12,7 @@ SLUICE_OURAIRPORTS_ARCHIVE ?= $(wildcard ../shared/data/ourairports-2026.tar.xz)
 export SLUICE_OURAIRPORTS_ARCHIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint dev down clean lock prove bench-orchestration bench-warehouse bench-load bench-backfill bench-anomaly bench-waiting
+.PHONY: help run test lint dev down clean lock prove bench-orchestration bench-warehouse bench-load bench-backfill bench-anomaly bench-waiting bench-pages
 
 help: ## Show this list
 	@echo "make run            set up, run everything once, keep the web UI up until Ctrl-C"
@@ -29,6 +29,7 @@ help: ## Show this list
 	@echo "make bench-backfill ninety past days by one backfill, beside the same days one after the other"
 	@echo "make bench-anomaly   false alarms and recall of the checks against history, beside elementary's default"
 	@echo "make bench-waiting   200 tasks that wait in a real scheduler, and an announced start"
+	@echo "make bench-pages    the pages in the web UI at 200 tables and 400 days of history, against 300 ms"
 	@echo "make lock           compile requirements*.in into the pinned, hashed requirements*.txt"
 	@echo
 	@echo "Ports: SLUICE_POSTGRES_PORT=55432 SLUICE_WEB_PORT=8080 SLUICE_SHOP_PORT=8099 SLUICE_DELIVERIES_PORT=8098 \
@@ -100,3 +101,6 @@ bench-load: $(VENV)/.run ## The loader and its peers, side by side
 
 bench-backfill: $(VENV)/.run ## Ninety past days by one backfill through the real scheduler
 	@exec $(BIN)/python benchmarks/backfill.py $(ARGS)
+
+bench-pages: $(VENV)/.dev ## The pages in the web UI at 200 tables and 400 days
+	@exec $(BIN)/python benchmarks/pages.py $(ARGS)

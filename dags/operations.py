@@ -8,6 +8,9 @@ fails the task.
 table's ingest DAG, then clear the task. `sluice gate show --gate freshness` prints the same. It can be
 triggered at any time.
 
+`reports` builds what the pages under *Sluice* show: dbt's docs, the lineage by column, profiles of columns (from
+Postgres' own statistics) and sizes. When it is red, the pages show what was built before; the log has dbt's words.
+
 Once a week, `verify` rebuilds all snapshots and marts from the change logs beside the live ones and compares them
 row for row, while normal runs go on. It is skipped on the other days, unless the parameter `verify` is set. When it is
 red, its log names the table, the rows and what to do; `sluice gate show --gate verify` prints the same.
@@ -20,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 from sluice_airflow.deadlines import deadline
-from sluice_airflow.gates import FreshnessOperator, PruneOperator, VerifyOperator
+from sluice_airflow.gates import FreshnessOperator, PruneOperator, ReportsOperator, VerifyOperator
 from sluice_airflow.steps import DEFAULTS, NO_BACKFILL
 
 with DAG(
@@ -38,5 +41,6 @@ with DAG(
     deadline=deadline("operations", "operations", timedelta(hours=4)),
 ) as dag:
     FreshnessOperator(task_id="freshness", execution_timeout=timedelta(minutes=15))
+    ReportsOperator(task_id="reports", execution_timeout=timedelta(minutes=30))
     VerifyOperator(task_id="verify", every=timedelta(days=7), execution_timeout=timedelta(hours=3))
     PruneOperator(task_id="prune", execution_timeout=timedelta(minutes=15))

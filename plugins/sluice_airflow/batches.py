@@ -68,6 +68,16 @@ class AuditOperator(_BatchOperator):
 class PublishOperator(_BatchOperator):
     """Move audited batches into the change log, each in one transaction."""
 
+    def __init__(self, *, table: Table, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.table = table
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """The source's table and its log, by column: for Airflow's OpenLineage provider, where a receiver is named."""
+        from sluice_airflow.openlineage import of_table
+
+        return of_table(self.table.source, self.table.name, self.table.columns)
+
     def step(self, context: Any) -> list[int]:
         """Publish."""
         from sluice.loading import publish

@@ -57,6 +57,12 @@ class _Warm:
         self.overwrite_rtif_after_execution = True  # the SQL is shown under "Rendered Templates"
         self.judge(nodes, result.success, context)
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """What the model read and wrote, by column: for Airflow's OpenLineage provider, where a receiver is named."""
+        from sluice_airflow.openlineage import of_model
+
+        return of_model(str(self.task_id).rpartition(".")[2])
+
     def judge(self, nodes: list[Any], success: bool, context: Any) -> None:
         """Record and raise if a node did not succeed. What dbt says of the whole is not asked: it calls a run with a
         skipped node, or with a warning, a success (S5)."""

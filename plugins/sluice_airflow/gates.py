@@ -145,3 +145,13 @@ class PruneOperator(EngineOperator):
         self.log.info("Forgot %d commits and %d changed keys, older than %s", done.changes, done.keys, KEPT)
         for relation in done.recompute:
             self.log.warning("%s had not read them: it recomputes all its rows in its next run", relation)
+
+
+class ReportsOperator(EngineOperator):
+    """Build what the pages show and can't ask at each visit: dbt's docs, lineage by column, profiles, sizes."""
+
+    def step(self, context: Any) -> None:
+        """Build; what was built before stays until the new is complete."""
+        from sluice.reports.build import build
+
+        build(self.log.info)

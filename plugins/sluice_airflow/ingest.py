@@ -75,7 +75,7 @@ def _steps(source: Source, table: Table) -> PublishOperator:
             execution_timeout=DEFAULTS["execution_timeout"] + source.wait,  # it may wait too
         )
         audit = AuditOperator(task_id="audit", batch_ids=land.output)
-        publish = PublishOperator(task_id="publish", batch_ids=audit.output)
+        publish = PublishOperator(task_id="publish", table=table, batch_ids=audit.output)
         wait >> land
     return publish
 

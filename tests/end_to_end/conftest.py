@@ -65,6 +65,8 @@ class Running:
 
 def _environment(state: Path) -> dict[str, str]:
     """As a person has it in a shell, with ports and state that nobody else uses."""
+    sources = state / "sources"  # a copy: a test may add a source of its own, and take it away again
+    shutil.copytree(ROOT / "include" / "sources", sources)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLUICE_", "AIRFLOW_", "DBT_"))}
     ports = (
         "SLUICE_POSTGRES_PORT",
@@ -77,6 +79,7 @@ def _environment(state: Path) -> dict[str, str]:
     return {
         **kept,
         "SLUICE_STATE_DIR": str(state),
+        "SLUICE_SOURCES_DIR": str(sources),
         **{name: str(free_port()) for name in ports},
         **({"SLUICE_OURAIRPORTS_ARCHIVE": str(ARCHIVE)} if ARCHIVE.exists() else {}),
     }

@@ -14,6 +14,7 @@ def batch_of(company: Company, table: str) -> int:
 def test_the_books_of_a_batch_add_up_and_say_where_each_row_went(company: Company, visit: Any) -> None:
     batch_id = batch_of(company, "orders")
     found = visit("viewer").get(f"/api/batches/{batch_id}").json()
+    assert found["wal_bytes"] > 0
     books = found["line"]["books"]
     assert (books["read"], books["applied"], books["quarantined"]) == (3, 2, 1)
     assert [hop["model"] for hop in found["hops"]] == ["fct_order"]  # what is made from it, and has not read it

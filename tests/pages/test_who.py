@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import pytest
 
+from sluice.reports import artefacts
 from tests.pages.conftest import Company
 
-PAGES = ["/", "/batches", "/quarantine"]
+PAGES = ["/", "/batches", "/quarantine", "/lineage", "/catalogue", "/catalogue/marts.fct_order", "/cost"]
 
 
 @pytest.mark.parametrize(
@@ -56,15 +58,12 @@ def test_no_page_may_load_or_be_shown_by_another_host(visit: Any, path: str) -> 
 
 
 def test_documents_are_served_from_their_folder_only(company: Company, visit: Any) -> None:
-    site = company.root / "state" / "dbt-docs"
-    site.mkdir(exist_ok=True)
-    (site / "index.html").write_text("<h1>dbt</h1>")
-    (company.root / "state" / "secret.json").write_text("{}")
+    with psycopg.connect(company.url) as connection:
+        artefacts.write(connection, "dbt-docs", b"<h1>dbt</h1>")
     viewer = visit("viewer")
     answer = viewer.get("/built/dbt-docs/")
     assert answer.text == "<h1>dbt</h1>"
     assert "sandbox" in answer.headers["content-security-policy"]
-    assert viewer.get("/built/dbt-docs/%2e%2e/secret.json").status_code == 404
     assert viewer.get("/built/secrets/x").status_code == 404
     assert viewer.get("/docs/%2e%2e/pyproject.toml").status_code == 404
     assert "When something is red" in viewer.get("/runbooks/no-such-alert").text

@@ -7,10 +7,10 @@
     {%- do run_query("delete from ops.model_watermark where relation = '" ~ spec.name ~ "'") -%}
     {%- do run_query('insert into ops.model_watermark (relation, input, seq) values ' ~ marks | join(', ')) -%}
     {%- do run_query(
-        "insert into ops.model_run (run_id, model, relation, state, rows_inserted, rows_deleted, keys_touched, checks, seconds, started_at) values ('"
+        "insert into ops.model_run (run_id, model, relation, state, rows_inserted, rows_deleted, keys_touched, checks, seconds, started_at, wal_bytes) values ('"
         ~ run_id ~ "', '" ~ model.name ~ "', '" ~ spec.name ~ "', '" ~ ('success' if has_changes else 'unchanged') ~ "', "
         ~ done.inserted ~ ', ' ~ done.deleted ~ ', ' ~ ('null' if plan.is_full else plan.count) ~ ", '" ~ tojson(checks) | replace("'", "''")
-        ~ "', extract(epoch from clock_timestamp() - '" ~ spec.started ~ "'::timestamptz), '" ~ spec.started ~ "')"
+        ~ "', extract(epoch from clock_timestamp() - '" ~ spec.started ~ "'::timestamptz), '" ~ spec.started ~ "', pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '" ~ spec.wal ~ "'))"
     ) -%}
     {%- if not has_changes -%}{{ return(none) }}{%- endif -%}
     {%- set is_full = shape.created or done.come == spec.target -%}

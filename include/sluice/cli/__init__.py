@@ -8,7 +8,7 @@ import sys
 import typer
 
 from sluice.alerts.cli import app as alert_app
-from sluice.cli import backfill, batch, declare, erase, exporter, load, period, quarantine, rebuild, source, verify
+from sluice.cli import backfill, batch, declare, erase, exporter, load, period, quarantine, rebuild, reports, source, verify
 from sluice.errors import SluiceError
 from sluice.gates.cli import app as gate_app
 from sluice.settings import SettingsError
@@ -33,6 +33,10 @@ app.command("gaps")(backfill.list_gaps)
 app.command("lateness")(backfill.list_lateness)
 app.command()(verify.verify)
 app.command()(erase.erase)
+app.command()(reports.board)
+app.command()(reports.lineage)
+app.command()(reports.catalogue)
+app.command()(reports.cost)
 app.command()(exporter.exporter)
 app.add_typer(source.app, name="source")
 app.add_typer(batch.app, name="batch")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -11,6 +13,8 @@ from sluice import warehouse
 from sluice.cli.common import show
 from sluice.errors import SluiceError
 from sluice.loading.batch import STATES
+from sluice.reports import flow
+from sluice.reports.project import read_project
 
 app = typer.Typer(no_args_is_help=True, help="Batches: the units that were read, and what became of them.")
 
@@ -55,6 +59,38 @@ def list_batches(
         rows,
         empty="no batch yet; `sluice load <source>` or an ingest DAG makes one",
     )
+
+
+@app.command("show")
+def show_batch(
+    batch_id: Annotated[int, typer.Argument(help="As `sluice batch list` names it")],
+    as_json: Annotated[bool, typer.Option("--json", help="For a program")] = False,
+) -> None:
+    """Where the rows of a batch went, hop by hop; its checks and rejects."""
+    found = flow.batch(batch_id, read_project())
+    if as_json:
+        print(json.dumps(asdict(found), default=str, indent=2))
+        return
+    line, books = found.line, found.line.books
+    print(f"batch {batch_id} of {line.source}.{line.table_name}, {line.unit}: {line.state}")
+    if line.verdict:
+        print(line.verdict)
+    parts = " + ".join(f"{rows} {name}" for name, rows in books.parts)
+    told = "it adds up" if books.missing == 0 else f"{books.missing} rows are nowhere"
+    print(f"{books.read} read = {parts}: {told}; {books.deleted} tombstones")
+    show(
+        ["model", "run", "committed", "written", "removed"],
+        [[h.model, h.run_id or h.state, h.committed_at, h.inserted, h.deleted] for h in found.hops],
+        empty="no model has anything to read of it",
+    )
+    show(
+        ["check", "verdict", "severity", "observed", "bound", "message"],
+        [[c.check, c.verdict, c.severity, c.observed, c.bound, c.message] for c in found.checks],
+        empty="no check is recorded",
+    )
+    if found.rejected:
+        rows = [[r.code, r.column, r.reason, r.state, r.rows] for r in found.rejected]
+        show(["code", "column", "reason", "state", "rows"], rows, empty="")
 
 
 @app.command()

@@ -49,7 +49,10 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
     if batch.state == "audited":
         _, table = batches.declared(connection, batch)
         # one publisher per table: the state that a full extract is compared with must not move meanwhile
-        connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sluice:log:{table.log_name}"])
+        begun = connection.execute(
+            "select pg_current_wal_insert_lsn()::text from pg_advisory_xact_lock(hashtextextended(%s, 0))",
+            [f"sluice:log:{table.log_name}"],
+        ).fetchone()[0]  # type: ignore[index]
         lease.check(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
         landed = batch.rows_read - batch.rows_quarantined - batch.rows_duplicate - batch.rows_late
         if table.mode is Mode.APPEND:  # as many are applied, which is looked at below
@@ -75,7 +78,7 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
         # counted, not inferred: what landed and was neither applied nor rejected must be what the log held already
         rest = 0 if table.mode is Mode.APPEND else landed - applied
         replaced = earlier if table.mode is not Mode.CURSOR else []
-        _enter(connection, table, batch, (applied, rest, deleted), replaced)
+        _enter(connection, table, batch, (applied, rest, deleted), replaced, begun)
         _say_what_changed(connection, batch, replaced)
         unchanged.remember(connection, table, batch)
         lease.release(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
@@ -147,9 +150,15 @@ def _keep_statistics(connection: psycopg.Connection, table: Table, applied: int)
 
 
 def _enter(
-    connection: psycopg.Connection, table: Table, batch: Batch, counts: tuple[int, int, int], replaced: list[int]
+    connection: psycopg.Connection,
+    table: Table,
+    batch: Batch,
+    counts: tuple[int, int, int],
+    replaced: list[int],
+    begun: str,
 ) -> None:
-    """Books, watermark, sequence numbers: last, since the counter is shared by all and must be held briefly."""
+    """Books, watermark, sequence numbers: last, since the counter is shared by all and must be held briefly. `begun` is
+    where the write-ahead log was when the publication began."""
     if batch.watermark_to and table.cursor:
         connection.execute(
             """
@@ -161,7 +170,9 @@ def _enter(
             [batch.source, batch.table_name, batch.watermark_to, batch.batch_id],
         )
     applied, unchanged, deleted = counts
-    seq = connection.execute("select ops.next_seq()").fetchone()[0]  # type: ignore[index]
+    seq, written = connection.execute(
+        "select ops.next_seq(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s)::bigint", [begun]
+    ).fetchone()  # type: ignore[misc]
     if replaced:
         connection.execute(
             "update ops.batch set state = 'superseded', superseded_seq = %s, superseded_by = %s where batch_id = "
@@ -192,6 +203,7 @@ def _enter(
         rows_duplicate=batch.rows_duplicate,
         rows_deleted=deleted,
         published_seq=seq,
+        wal_bytes=written,
     )
 
 

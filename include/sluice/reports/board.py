@@ -231,18 +231,12 @@ left join lateral (
         )
     order by batch.batch_id desc limit 1
 ) as refused on true
-left join lateral (
+left join (
     select
-        sum(batch.rows_read)::bigint as rows_read,
-        sum(batch.rows_applied + batch.rows_deleted)::bigint as rows_applied
-    from (
-        select * from ops.batch as recent
-        where recent.source = declared.source and recent.table_name = declared.table_name
-            and recent.published_seq is not null
-        order by recent.published_seq desc limit 200
-    ) as batch
-    where batch.published_at > clock_timestamp() - interval '1 day'
-) as day on true
+        source, table_name, sum(rows_read)::bigint as rows_read,
+        sum(rows_applied + rows_deleted)::bigint as rows_applied
+    from ops.batch where published_at > now() - interval '1 day' group by 1, 2
+) as day using (source, table_name)
 left join (
     select source, table_name, count(*) as open_rows from ops.quarantine where state = 'open' group by 1, 2
 ) as waiting using (source, table_name)
@@ -256,11 +250,10 @@ inner join lateral (
     select run.* from ops.model_run as run
     where run.model = wanted.model order by run.model_run_id desc limit 1
 ) as last on true
-left join lateral (
-    select sum(run.rows_inserted)::bigint as inserted, sum(run.rows_deleted)::bigint as deleted
-    from ops.model_run as run
-    where run.model = wanted.model and run.committed_at > clock_timestamp() - interval '1 day'
-) as day on true
+left join (
+    select model, sum(rows_inserted)::bigint as inserted, sum(rows_deleted)::bigint as deleted
+    from ops.model_run where committed_at > now() - interval '1 day' group by 1
+) as day using (model)
 """
 
 _TREND = """
@@ -274,18 +267,35 @@ select model, current_date - committed_at::date, sum(rows_inserted + rows_delete
 from ops.model_run where committed_at >= current_date - 30 group by 1, 2
 """
 
-# Of each check of a relation the latest result. Freshness is judged here and now; a deadline speaks of a run.
+# The latest result of each check that did not pass and was not passed since; and the latest of all, which may be a pass.
+# Freshness is judged here and now; a deadline speaks of a run.
 _GATES = """
-select distinct on (wanted.relation, recent.gate, recent.check_name)
-    wanted.relation, recent.gate, recent.check_name,
-    case when recent.severity = 'warn' and recent.verdict <> 'pass' then 'warn' else recent.verdict end,
-    recent.message, recent.run_id
+select
+    wanted.relation, found.gate, found.check_name,
+    case when found.severity = 'warn' and found.verdict <> 'pass' then 'warn' else found.verdict end,
+    found.message, found.run_id
 from unnest(%s::text[]) as wanted (relation)
 inner join lateral (
-    select result.* from ops.gate_result as result
-    where result.object = wanted.relation order by result.gate_result_id desc limit 40
-) as recent on recent.gate not in ('freshness', 'deadline')
-order by wanted.relation, recent.gate, recent.check_name, recent.gate_result_id desc
+    (
+        select result.gate, result.check_name, result.severity, result.verdict, result.message, result.run_id
+        from ops.gate_result as result
+        where result.object = wanted.relation and result.gate not in ('freshness', 'deadline')
+        order by result.gate_result_id desc limit 1
+    )
+    union all
+    (
+        select result.gate, result.check_name, result.severity, result.verdict, result.message, result.run_id
+        from ops.gate_result as result
+        where result.object = wanted.relation and result.verdict <> 'pass'
+            and result.gate not in ('freshness', 'deadline')
+            and not exists (
+                select from ops.gate_result as later
+                where later.object = result.object and later.gate = result.gate
+                    and later.check_name = result.check_name and later.gate_result_id > result.gate_result_id
+            )
+        order by result.gate_result_id desc limit 20
+    )
+) as found on true
 """
 
 _UNREAD_LOGS = """
@@ -382,7 +392,7 @@ def _staging(source: Source, table: Table, facts: _Facts) -> Line:
             state="rows wait",
             why=f"{rows} in quarantine: they are not in the marts",
             todo="Mend the declaration or the rows, then replay; or discard them with a reason.",
-            runbook="quarantine-open",
+            runbook="quarantine-old",
         )
     return line
 
@@ -439,7 +449,7 @@ def _model(node: Node, facts: _Facts) -> Line:
             state="behind",
             why=f"has not read what {given} got {_said(waited)} ago: its task failed, or the warehouse does not run",
             todo="Look at the latest run of the DAG warehouse.",
-            runbook="model-behind",
+            runbook="model-lagging",
             place=Place("warehouse", None, f"{node.layer}.{node.name}"),
         )
     if given:

@@ -51,6 +51,7 @@ class Node:
     logs: tuple[tuple[str, str], ...]
     columns: tuple[Field, ...]
     tests: tuple[Test, ...]
+    unique_key: tuple[str, ...] = ()
     compiled: str = field(default="", repr=False)
 
 
@@ -164,8 +165,13 @@ def _node(raw: dict[str, Any], tree: dict[str, Any], tests: list[Test]) -> Node 
         logs=tuple((source["source_name"], source["name"]) for source in sources),
         columns=tuple(_field(column) for column in raw["columns"].values()),
         tests=tuple(tests),
+        unique_key=_listed(raw["config"].get("unique_key")),
         compiled=raw.get("compiled_code") or "",
     )
+
+
+def _listed(value: str | list[str] | None) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value or ())
 
 
 def _meta(raw: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,19 @@ from pydantic import BaseModel, Field
 from sluice.loading import quarantine, replay
 from sluice.loading.quarantine import Masker
 from sluice.reports import board as boards
+from sluice.reports import catalogue as catalogues
+from sluice.reports import cost as costs
 from sluice.reports import flow
-from sluice_airflow.pages.common import Me, day_of, may_read_models, number_of, require_read, visible
+from sluice.reports import lineage as lineages
+from sluice_airflow.pages.common import (
+    Me,
+    day_of,
+    may_read_models,
+    number_of,
+    require_models,
+    require_read,
+    visible,
+)  # fmt: skip
 from sluice_airflow.pages.quarantine import masked, require_change, where_of
 
 router = APIRouter(prefix="/api", tags=["reports"])
@@ -97,6 +108,43 @@ def row(me: Me, quarantine_id: int) -> Rejected:
     found = quarantine.row(quarantine_id)
     require_read(me, found.source)
     return Rejected(**masked(found, Masker()))
+
+
+@router.get("/lineage")
+def lineage(me: Me) -> lineages.Lineage:
+    """Every table, and for each column what goes into it."""
+    require_models(me)
+    found = lineages.read()
+    if found is None:
+        raise HTTPException(404, "no lineage was built yet: trigger the DAG operations, or: sluice lineage --build")
+    return found
+
+
+@router.get("/lineage/{table}/{column}")
+def column(me: Me, table: str, column: str) -> lineages.Traced:
+    """All that goes into a column, and that it goes into; `table`: `shop.orders` at the source, else `schema.table`."""
+    found = lineages.trace(lineage(me), table, column)
+    if found is None:
+        raise HTTPException(404, f"the lineage has no column {table}.{column}")
+    return found
+
+
+@router.get("/catalogue")
+def entries(me: Me, q: str = "") -> list[catalogues.Entry]:
+    """Every table whose name, description or a column has `q` in it."""
+    return catalogues.entries(visible(me).values(), may_read_models(me), search=q)
+
+
+@router.get("/catalogue/{relation}")
+def table(me: Me, relation: str) -> catalogues.TableShown:
+    """One table: columns, tests and last results, profiles."""
+    return catalogues.table(relation, visible(me).values(), may_read_models(me))
+
+
+@router.get("/cost")
+def cost(me: Me) -> costs.Cost:
+    """Time, rows, bytes and WAL per model and source, and what grows."""
+    return costs.cost(may_read_models(me), visible(me).keys())
 
 
 class Settle(BaseModel):

@@ -19,6 +19,9 @@ NAVIGATION = (
     ("/", "Board"),
     ("/batches", "Batches"),
     ("/quarantine", "Quarantine"),
+    ("/lineage", "Lineage"),
+    ("/catalogue", "Catalogue"),
+    ("/cost", "Cost"),
 )
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -60,6 +63,12 @@ def visible(viewer: Viewer) -> dict[str, Source]:
 def may_read_models(viewer: Viewer) -> Project:
     """The project, or an empty one for those who may not look at the warehouse."""
     return project() if viewer.may_read() else Project()
+
+
+def require_models(viewer: Viewer) -> None:
+    """403 for those who may not look at the warehouse."""
+    if not viewer.may_read():
+        raise HTTPException(403, "your role may not look at the warehouse")
 
 
 def require_read(viewer: Viewer, source: str) -> None:

@@ -8,14 +8,11 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from sluice import settings
+from sluice.reports import artefacts
 from sluice_airflow.pages.common import Me, page
 from sluice_airflow.pages.guard import DATA_DOCS, DOCUMENTS
 
 router = APIRouter(include_in_schema=False)
-_BUILT = {  # where the pipeline puts them, below the state directory, and what to do when there is none
-    "dbt-docs": "The DAG operations builds them every morning; trigger it to have them now.",
-}
-_SERVED = (".html", ".css", ".js", ".json", ".png", ".svg", ".woff", ".woff2", ".ico")
 
 
 @router.get("/built/data-docs/{path:path}", response_model=None)
@@ -33,18 +30,15 @@ def data_docs(me: Me, path: str = "") -> HTMLResponse:
     return HTMLResponse(found, headers={"content-security-policy": DATA_DOCS})
 
 
-@router.get("/built/{what}/{path:path}")
-def built(me: Me, what: str, path: str = "") -> Response:
-    """A file of a site that the pipeline built, in a sandbox of its own: its scripts can't act as the viewer."""
-    if what not in _BUILT:
-        raise HTTPException(404, "there is no such site")
+@router.get("/built/dbt-docs/", response_model=None)
+def dbt_docs(me: Me) -> HTMLResponse:
+    """dbt's docs as one page, in a sandbox of its own: its scripts can't act as the viewer."""
     if not me.may_read():
         raise HTTPException(403, "your role may not look at the warehouse")
-    root = settings.state_dir() / what
-    found = inside(root, path or "index.html")
-    if found is None or found.suffix not in _SERVED:
-        raise HTTPException(404, f"{what} has no {path or 'page yet'}. {_BUILT[what]}")
-    return FileResponse(found, headers={"content-security-policy": DOCUMENTS})
+    found = artefacts.read("dbt-docs")
+    if found is None:
+        raise HTTPException(404, "dbt docs are built every morning by the DAG operations; trigger it to have them now")
+    return HTMLResponse(found, headers={"content-security-policy": DOCUMENTS})
 
 
 @router.get("/runbooks/{name}")

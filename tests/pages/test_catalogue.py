@@ -1,0 +1,127 @@
+"""What is there, what it looks like, and what it takes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from sluice import settings
+from sluice.cli import app
+from sluice.declarations import load_folder
+from sluice.reports import lineage
+from sluice.reports.build import measure
+from sluice.reports.project import read_project
+from tests.pages.conftest import EVIL, Company
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _measured(company: Company) -> None:
+    """As `operations` does it, without dbt."""
+    company.query(
+        "create table marts.fct_order as select n as order_id, n * 2.0 as doubled_amount, md5(n::text) as customer_key"
+        " from generate_series(1, 500) as n"
+    )
+    company.query("analyze staging.shop__orders")
+    company.query("analyze marts.fct_order")
+    sources = load_folder(settings.sources_dir()).sources.values()
+    lineage.write(lineage.build(read_project(), sources))
+    with psycopg.connect(company.url) as connection:
+        assert measure(connection, read_project(), sources) > 5
+        measure(connection, read_project(), sources)  # again, on the same day
+    company.query(
+        "insert into ops.model_run"
+        " (run_id, model, relation, state, rows_inserted, checks, seconds, started_at, wal_bytes) values"
+        " ('r', 'fct_order', 'marts.fct_order', 'success', 500,"
+        """ '[{"name": "not_null_fct_order_order_id", "verdict": "pass", "failures": 0}]', 12.5, now(), 4096)"""
+    )
+
+
+def test_each_column_says_meaning_tests_last_results_and_profile(visit: Any) -> None:
+    found = visit("viewer").get("/api/catalogue/marts.fct_order").json()
+    order_id = found["columns"][0]
+    assert order_id["profile"]["rows"] == 500
+    assert (order_id["profile"]["minimum"], order_id["profile"]["maximum"]) == ("1", "500")
+    assert len(order_id["profile"]["histogram"]) >= 10
+    assert [(t["kind"], t["verdict"]) for t in order_id["tests"]] == [("not_null", "pass")]
+    html = visit("viewer").get("/catalogue/marts.fct_order").text
+    assert "Twice &lt;script&gt;" in html
+    assert EVIL not in html
+
+
+def test_no_value_of_a_personal_column_is_profiled_nor_of_what_is_made_of_it(company: Company) -> None:
+    shown = company.query(
+        "select relation, column_name from ops.column_profile where minimum is not null or common is not null"
+    )
+    assert ("marts.fct_order", "order_id") in shown
+    assert ("staging.shop__orders", "customer_email") not in shown
+    assert ("marts.fct_order", "customer_key") not in shown
+    assert company.query("select count(*) from ops.column_profile where column_name = 'customer_email'") == [(1,)]
+
+
+def test_rules_of_the_contract_and_open_rejects_stand_at_their_column(visit: Any) -> None:
+    found = visit("viewer").get("/api/catalogue/staging.shop__orders").json()
+    amount = next(column for column in found["columns"] if column["name"] == "amount")
+    assert [test["name"] for test in amount["tests"]] == ["required", "at least 0"]
+    assert amount["open_rejects"] >= 1
+    assert amount["tests"][0]["verdict"] == "warn"
+
+
+def test_tables_are_found_by_name_description_and_column(visit: Any) -> None:
+    viewer = visit("viewer")
+    assert [each["name"] for each in viewer.get("/api/catalogue", params={"q": "doubled"}).json()] == ["fct_order"]
+    assert "Nothing matches" in viewer.get("/catalogue", params={"q": "no such thing"}).text
+    assert viewer.get("/catalogue/marts.nix").status_code == 404
+
+
+def test_cost_names_time_rows_bytes_and_wal_per_model_and_table(visit: Any) -> None:
+    found = visit("viewer").get("/api/cost").json()
+    by_name = {each["name"]: each for each in found["spent"]}
+    assert (by_name["fct_order"]["seconds"], by_name["fct_order"]["wal_bytes"]) == (12.5, 4096)
+    assert by_name["shop.orders"]["bytes_read"] > 0
+    assert sum(by_name["fct_order"]["trend"]) == 12.5
+    grown = {each["relation"]: each for each in found["grown"]}
+    assert grown["marts.fct_order"]["rows"] == 500
+    assert grown["marts.fct_order"]["projected"] is None  # one day is no line
+    assert "too early" in visit("viewer").get("/cost").text
+
+
+def test_growth_is_a_straight_line_once_there_are_seven_days(company: Company, visit: Any) -> None:
+    company.query(
+        "insert into ops.relation_size select 'snapshots.snap_shop__prices', current_date - n, 1000000 - n * 1000, 1"
+        " from generate_series(0, 9) as n"
+    )
+    grown = {each["relation"]: each for each in visit("viewer").get("/api/cost").json()["grown"]}
+    assert grown["snapshots.snap_shop__prices"]["per_day"] == pytest.approx(1000)
+    assert grown["snapshots.snap_shop__prices"]["projected"] == pytest.approx(1090000)
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        (["board"], "/api/board"),
+        (["batch", "show", "1"], "/api/batches/1"),
+        (["catalogue"], "/api/catalogue"),
+        (["catalogue", "marts.fct_order"], "/api/catalogue/marts.fct_order"),
+        (["cost"], "/api/cost"),
+        (["lineage", "shop.orders.amount"], "/api/lineage/shop.orders/amount"),
+    ],
+)
+def test_the_command_line_says_the_same_as_the_pages(
+    company: Company, visit: Any, command: list[str], path: str
+) -> None:
+    told = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    served = visit("admin").get(path).json()
+    if isinstance(served, dict):
+        told = {name: told[name] for name in served}
+        for moving in ("at", "lines", "sources", "line", "landed_at", "audited_at", "effective_at", "columns"):
+            told.pop(moving, None), served.pop(moving, None)
+    assert len(told) == len(served)
+    if command[0] in ("lineage", "catalogue"):
+        assert told == served
+    plain = CliRunner().invoke(app, command)
+    assert plain.exit_code in (0, 1)
+    assert "\t" in plain.stdout
