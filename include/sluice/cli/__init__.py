@@ -8,7 +8,20 @@ import sys
 import typer
 
 from sluice.alerts.cli import app as alert_app
-from sluice.cli import backfill, batch, declare, erase, exporter, load, period, quarantine, rebuild, reports, source, verify
+from sluice.cli import (
+    backfill,
+    batch,
+    declare,
+    erase,
+    exporter,
+    load,
+    period,
+    quarantine,
+    rebuild,
+    reports,
+    source,
+    verify,
+)
 from sluice.errors import SluiceError
 from sluice.gates.cli import app as gate_app
 from sluice.settings import SettingsError

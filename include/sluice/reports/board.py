@@ -253,7 +253,7 @@ inner join lateral (
 left join (
     select model, sum(rows_inserted)::bigint as inserted, sum(rows_deleted)::bigint as deleted
     from ops.model_run where committed_at > now() - interval '1 day' group by 1
-) as day using (model)
+) as day on day.model = wanted.model
 """
 
 _TREND = """
@@ -267,7 +267,7 @@ select model, current_date - committed_at::date, sum(rows_inserted + rows_delete
 from ops.model_run where committed_at >= current_date - 30 group by 1, 2
 """
 
-# The latest result of each check that did not pass and was not passed since; and the latest of all, which may be a pass.
+# The latest result of each check that did not pass and was not judged since; and the latest of all, perhaps a pass.
 # Freshness is judged here and now; a deadline speaks of a run.
 _GATES = """
 select

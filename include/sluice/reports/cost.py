@@ -72,15 +72,25 @@ select
     sum(rows_inserted + rows_deleted)::bigint, null::bigint, sum(wal_bytes)::bigint
 from ops.model_run where committed_at >= current_date - 2 * %(days)s::int + 1 group by 1, 2
 """
+# Units of a run are landed one after the other, then published one after the other: what a batch took begins where the
+# one before it ended. The pause of the scheduler between the two steps is in it.
 _BATCHES = """
-select
-    source || '.' || table_name, least(current_date - published_at::date, %(days)s::int) as days_ago, count(*),
-    sum(
-        extract(epoch from landed_at - started_at) + extract(epoch from published_at - coalesce(audited_at, landed_at))
-    ),
-    sum(rows_applied + rows_deleted)::bigint, sum(bytes_read)::bigint, sum(wal_bytes)::bigint
-from ops.batch
-where published_at >= current_date - 2 * %(days)s::int + 1 and state in ('published', 'superseded') group by 1, 2
+with published as (
+    select
+        source || '.' || table_name as name, least(current_date - published_at::date, %(days)s::int) as days_ago,
+        rows_applied + rows_deleted as rows, bytes_read, wal_bytes,
+        coalesce(extract(epoch from landed_at - started_at), 0) + coalesce(extract(epoch from published_at - greatest(
+            lag(published_at) over steps, max(coalesce(audited_at, landed_at)) over whole
+        )), 0) as seconds
+    from ops.batch
+    where published_at >= current_date - 2 * %(days)s::int + 1 and state in ('published', 'superseded')
+    window
+        whole as (partition by source, table_name, run_id),
+        steps as (partition by source, table_name, run_id order by published_seq)
+)
+
+select name, days_ago, count(*), sum(seconds), sum(rows)::bigint, sum(bytes_read)::bigint, sum(wal_bytes)::bigint
+from published group by 1, 2
 """
 _SIZES = """
 select

@@ -85,22 +85,27 @@ async def _mistaken(request: Request, error: SluiceError) -> Response:
 async def _unreachable(request: Request, error: psycopg.Error) -> Response:
     """The text of the server may hold values: it goes to the log as its kind only."""
     log.error("the warehouse did not answer %s: %s (%s)", request.url.path, type(error).__name__, error.sqlstate)
-    slow = isinstance(error, psycopg.errors.QueryCanceled)
-    missing = isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn)
-    what = (
-        "The warehouse took too long to answer; nothing was changed."
-        if slow
-        else "The ledger is older than these pages."
-        if missing
-        else "The warehouse can't be reached, so nothing can be said about the data."
-    )
-    todo = (
-        "Try again; if it stays slow, narrow the filter."
-        if slow
-        else "Bring it up to date: make run does, and so does the init container of a server."
-        if missing
-        else "Is PostgreSQL running, and does the connection `warehouse` name it? Then load this page again."
-    )
+    what, todo = _told(error)
     if is_api(request):
         return JSONResponse({"detail": f"{what} {todo}"}, 503)
     return page(request, "error", None, 503, title="No answer from the warehouse", what=what, todo=todo)
+
+
+def _told(error: psycopg.Error) -> tuple[str, str]:
+    """What happened, and what to do."""
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return "The warehouse took too long to answer.", "Try again; if it stays slow, narrow the filter."
+    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+        return (
+            "The ledger is older than these pages.",
+            "Bring it up to date: make run does, and so does the init container of a server.",
+        )
+    if isinstance(error, psycopg.OperationalError):
+        return (
+            "The warehouse can't be reached, so nothing can be said about the data.",
+            "Is PostgreSQL running, and does the connection `warehouse` name it? Then load this page again.",
+        )
+    return (
+        f"The warehouse refused a query of this page ({type(error).__name__}).",
+        "That is a fault of the page: report it, with the address. The other pages are not touched by it.",
+    )
