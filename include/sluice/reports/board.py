@@ -272,7 +272,7 @@ from ops.model_run where committed_at >= current_date - 30 group by 1, 2
 _GATES = """
 select
     wanted.relation, found.gate, found.check_name,
-    case when found.severity = 'warn' and found.verdict <> 'pass' then 'warn' else found.verdict end,
+    case when found.severity <> 'block' and found.verdict <> 'pass' then 'warn' else found.verdict end,
     found.message, found.run_id
 from unnest(%s::text[]) as wanted (relation)
 inner join lateral (
@@ -465,7 +465,8 @@ def _with_consequences(staging: list[Line], models: list[Line], project: Project
         start = line.name if line.layer == "staging" else project.by_name[line.name].id
         below = [node for node in project.downstream(start) if not node.is_view]
         if line.tone in ("bad", "warn"):
-            exposures = {each.label: None for node in below for each in project.exposures if node.id in each.inputs}
+            made = {start, *(node.id for node in below)}
+            exposures = [each.label for each in project.exposures if made & set(each.inputs)]
             line = replace(line, affects=(*(node.name for node in below), *exposures))
         if line.tone == "bad":
             for node in below:
