@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sluice.cli import app
+from sluice.declarations import load_folder
 
 GOOD = """\
 source: {name}
@@ -70,6 +71,23 @@ BROKEN = [
     ("cron", lambda t: t + 'schedule: "61 * * * *"\n', 12, "schedule: '61 * * * *' is no cron expression"),
     ("cron with seconds", lambda t: t + 'schedule: "1 1 * * * *"\n', 12, "schedule"),
     ("digits without end", lambda t: t.replace("bigint", '"numeric(2000,1)"'), 11, "tables.t.columns.id.type"),
+    ("a day that is not there", lambda t: t + "start: 2026-02-30\n", 12, "start: Input should be a valid date"),
+    ("an hour that is not there", lambda t: t + "start: 2026-01-01T25:61:00\n", 12, "start: Input should be a valid"),
+    ("a whole number that is none", lambda t: t + "start: !!int abc\n", 12, "start: 'abc' is no int"),
+    ("a truth that is none", lambda t: t.replace("owner: o", "owner: !!bool maybe"), 3, "owner: 'maybe' is no bool"),
+    (
+        "a number that is none, deep inside",
+        lambda t: t.replace("bigint}", "bigint, minimum: !!float xx}"),
+        11,
+        "tables.t.columns.id.minimum: 'xx' is no float",
+    ),
+    ("a time without end", lambda t: t + "deadline: 9999999999999w\n", 12, "deadline: 9999999999999w is longer"),
+    (
+        "a pattern that only Python reads",
+        lambda t: t.replace("bigint}", 'text, pattern: "(?P<x>a+)"}'),
+        11,
+        "tables.t.columns.id.pattern: pattern can't be used: a group with a name",
+    ),
     ("a name too long", lambda t: t.replace("  t:", f"  {'t' * 40}:").replace("bad", "b" * 40), 5, "is longer than 58"),
 ]
 
@@ -85,6 +103,31 @@ def test_a_fault_is_named_with_file_and_line_and_leaves_the_other_files_alive(
         done.output
     )
     assert "1 sources with 1 tables can be used" in done.output
+
+
+TAGS = ["int", "float", "bool", "null", "timestamp", "binary", "str", "seq", "map", "set", "omap", "pairs", "nonsense"]
+ODD = ["abc", "''", "[1]", "{[a]: 1}", "0o9", "1:2:x", "2026-02-30", "9" * 5000, "'@@@'"]
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_no_value_under_any_tag_keeps_the_other_files_from_being_read(tag: str, folder: Path) -> None:
+    for number, value in enumerate(ODD):
+        _write(folder, f"b{number}", GOOD.format(name=f"b{number}").replace("owner: o", f"owner: !!{tag} {value}"))
+        text = GOOD.format(name=f"c{number}").replace("owner: o", f"owner: o\n? !!{tag} {value}\n: x")  # as a name
+        _write(folder, f"c{number}", text)
+    found = load_folder(folder)
+    assert "a_good" in found.sources
+    assert all(fault.line and fault.field and fault.message for fault in found.faults)
+    every = {"a_good", *(f"{letter}{number}" for letter in "bc" for number in range(len(ODD)))}
+    assert {Path(fault.file).stem for fault in found.faults} | set(found.sources) == every
+
+
+def test_a_text_that_looks_like_a_day_stays_a_text_where_lines_are_asked_for_too(folder: Path) -> None:
+    for name in ("b", "c"):
+        _write(folder, name, GOOD.format(name="b").replace("description: d", "description: 2026-02-30", 1))
+    found = load_folder(folder)
+    assert found.sources["b"].description == "2026-02-30"
+    assert [fault.line for fault in found.faults] == [1]
 
 
 def test_several_broken_files_are_said_at_once(folder: Path) -> None:

@@ -50,14 +50,13 @@ class Plan(BaseModel):
 def load_plan(path: Path) -> Plan:
     """Read a plan, or raise `PlanError` with every fault in it. A path that is not here is looked for in the
     repository: the shell of `make dev` stands in dbt_project."""
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
 
-    from sluice.declarations.load import fault, plain
+    from sluice.declarations.load import fault, plain, tree_with_lines
 
     try:
         place = path if path.exists() else settings.home() / path
-        tree = YAML(typ="rt").load(place.read_text(encoding="utf-8"))
+        tree = tree_with_lines(place.read_text(encoding="utf-8"))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise PlanError(f"{path}:{line}: yaml: {error.problem}; nothing was run") from None

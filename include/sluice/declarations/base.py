@@ -23,7 +23,10 @@ def _duration(value: Any) -> timedelta:
     found = _DURATION.match(str(value))
     if not found:
         raise ValueError("a length of time is a whole number and one of s, m, h, d, w, such as 90m or 2d")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    try:
+        return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    except OverflowError:
+        raise ValueError(f"{value} is longer than a length of time can be") from None
 
 
 def _size(value: Any) -> int:

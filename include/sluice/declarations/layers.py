@@ -6,12 +6,11 @@ from datetime import timedelta
 from pathlib import Path
 
 from pydantic import Field, ValidationError
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from sluice import settings
 from sluice.declarations.base import Declared, Duration
-from sluice.declarations.load import DeclarationError, Fault, fault, plain
+from sluice.declarations.load import DeclarationError, Fault, fault, plain, tree_with_lines
 
 LAYERS = ("staging", "snapshots", "intermediate", "marts")
 
@@ -51,7 +50,7 @@ def load_layers(path: Path | None = None) -> Layers:
     if not path.exists():
         return Layers()
     try:
-        tree = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+        tree = tree_with_lines(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1

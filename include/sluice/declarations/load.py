@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from sluice.declarations.hints import did_you_mean
@@ -99,7 +100,11 @@ def _beside(source: Source, path: Path, found: Declarations) -> list[Fault]:
 
 def line_of(path: Path, names: Sequence[str]) -> int:
     """The line of a field in a file that can be read; 1 where there is none."""
-    tree, line = YAML(typ="rt").load(path.read_text(encoding="utf-8")), 1
+    line = 1
+    try:
+        tree = tree_with_lines(path.read_text(encoding="utf-8"))
+    except Exception:  # it says where a fault is, and must be none itself
+        return line
     for name in names:
         if not isinstance(tree, dict) or name not in tree:
             break
@@ -108,11 +113,18 @@ def line_of(path: Path, names: Sequence[str]) -> int:
 
 
 def load_file(path: Path) -> Source:
-    """Read one declaration, or raise `DeclarationError` with every fault in it."""
+    """Read one declaration, or raise `DeclarationError` with every fault in it, and nothing else: whatever a file holds
+    must not keep the others from being read."""
     try:
         source = _load_unchanged(path, path.stat().st_mtime_ns)
-    except (OSError, yaml.YAMLError, ValueError, RecursionError):  # ValueError: not UTF-8, and pydantic's own
-        source = _load_with_lines(path)
+    except Exception:  # a constructor of YAML raises whatever Python raises: KeyError, OverflowError, binascii.Error
+        try:
+            source = _load_with_lines(path)
+        except DeclarationError:
+            raise
+        except Exception as error:
+            message = f"can't be used ({type(error).__name__}: {str(error)[:200]}); the file is left out"
+            raise DeclarationError([Fault(str(path), 1, "file", message)]) from None
     if long := [table for table in source.tables.values() if len(table.log_name) > _LONGEST_LOG]:
         message = (
             f"the change log's name {{}} is longer than {_LONGEST_LOG} characters; shorten the source or the table"
@@ -163,10 +175,64 @@ _Loader.add_implicit_resolver(
 )
 
 
+class _NoValue(ConstructorError):
+    """A value that is none of the type that its tag asks for."""
+
+
+class _Constructor(RoundTripConstructor):
+    """ruamel's, with dates left as text, as above, and with a place for whatever can't be made a value."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (YAMLError, RecursionError):
+            raise
+        except Exception:
+            kind = str(node.tag).rpartition(":")[2].lstrip("!")
+            shown = repr(node.value) if isinstance(node.value, str) else "what stands here"
+            message = f"{shown[:80]} is no {kind}, as which it is tagged or written; correct it or take the tag out"
+            raise _NoValue(None, None, message, node.start_mark) from None
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", RoundTripConstructor.construct_yaml_str)
+
+
+def _yaml() -> YAML:
+    found = YAML(typ="rt")
+    found.Constructor = _Constructor
+    return found
+
+
+def tree_with_lines(text: str) -> Any:
+    """YAML that knows the line of each field; dates stay text. What it raises for a value that is none of its type is
+    a `MarkedYAMLError` too, whose place says the line."""
+    return _yaml().load(text)
+
+
+def _field_at(text: str, mark: Any) -> str:
+    """The dotted name of the field whose value begins at a mark; yaml where there is none."""
+
+    def names(node: Any) -> list[str] | None:
+        if (node.start_mark.line, node.start_mark.column) == (mark.line, mark.column):
+            return []
+        parts = node.value if isinstance(node.value, list) else []
+        for number, part in enumerate(parts):
+            key, value = part if isinstance(part, tuple) else (None, part)
+            if (found := names(value)) is not None:
+                return [str(number) if key is None else str(key.value), *found]
+        return None
+
+    return ".".join(names(_yaml().compose(text)) or []) or "yaml"
+
+
 def _load_with_lines(path: Path) -> Source:
     """The slow way, which knows the line of every field."""
     try:
-        tree = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        tree = tree_with_lines(text)
+    except _NoValue as error:
+        name = _field_at(text, error.problem_mark)
+        raise DeclarationError([Fault(str(path), error.problem_mark.line + 1, name, str(error.problem))]) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise DeclarationError([Fault(str(path), mark.line + 1 if mark else 1, "yaml", _yaml_problem(error))]) from None

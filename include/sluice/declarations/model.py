@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 
 from sluice.declarations.base import Declared, Duration, Name
 from sluice.declarations.files import Files
+from sluice.declarations.patterns import must_be_readable
 from sluice.declarations.readiness import Announced, Condition
 from sluice.declarations.rest import Rest
 
@@ -126,10 +127,7 @@ class Column(Declared):
         if (self.minimum is not None or self.maximum is not None) and not numeric:
             raise ValueError(f"minimum and maximum are for numbers, and {self.type} is none")
         if self.pattern is not None:
-            try:
-                re.compile(self.pattern)
-            except re.error as error:
-                raise ValueError(f"the pattern can't be read: {error}") from None
+            must_be_readable(self.pattern)
         return self
 
 
