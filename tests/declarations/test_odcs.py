@@ -15,6 +15,7 @@ from sluice.cli import app
 from sluice.declarations import Source, load_file
 from sluice.declarations.load import tree_of
 from sluice.declarations.odcs import from_odcs, to_odcs
+from sluice.errors import SluiceError
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "include/sources").glob("*.yml"))
@@ -175,9 +176,44 @@ def test_a_contract_of_others_is_imported_and_what_we_have_no_field_for_is_named
     assert "is there already; nothing was written" in str(again.exception)
 
 
+def _spoilt(**parts: object) -> str:
+    """The contract with some parts of it replaced; with `column`, of its second property; with `table`, of `tbl`."""
+    contract = yaml.safe_load(FOREIGN)
+    contract["schema"][0]["properties"][1] |= parts.pop("column", {})
+    contract["schema"][0] |= parts.pop("table", {})
+    return yaml.safe_dump(contract | parts)
+
+
+TWICE = [{"name": "orderId", "primaryKey": True}, {"name": "order_id"}]
+OURS = "customProperties: sluice.value of the contract must be an object"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        (_spoilt(table={"properties": TWICE}), "schema[0].properties[1]: order_id becomes order_id here, and so does"),
+        (_spoilt(schema=yaml.safe_load(FOREIGN)["schema"] * 2), "schema[1]: tbl becomes tbl here, and so does another"),
+        (_spoilt(team="x"), "team of the contract must be an object with a list of members"),
+        (_spoilt(team={"members": 5}), "team of the contract must be an object with a list of members"),
+        (_spoilt(schema={"orders": {}}), "schema of the contract must be a list of objects"),
+        (_spoilt(schema=[{"properties": []}]), "schema[0].name of the contract must be there"),
+        (_spoilt(table={"properties": [{"primaryKey": True}]}), "schema[0].properties[0].name of the contract must be"),
+        (_spoilt(slaProperties=["daily"]), "slaProperties of the contract must be a list of objects"),
+        (_spoilt(servers="db"), "servers of the contract must be a list of objects"),
+        (_spoilt(column={"quality": ["not null"]}), "schema[0].properties[1].quality of the contract must be a list"),
+        (
+            _spoilt(column={"quality": [{"arguments": [1]}]}),
+            "properties[1].quality[0].arguments of the contract must be",
+        ),
+        (_spoilt(column={"logicalTypeOptions": "pattern"}), "properties[1].logicalTypeOptions of the contract must be"),
+        (_spoilt(customProperties=[{"property": "sluice"}]), OURS),
+        (
+            _spoilt(column={"customProperties": [{"property": "sluice", "value": "x"}]}),
+            f"schema[0].properties[1].{OURS}",
+        ),
+        (_spoilt(name=None, id=None), "neither name nor id"),
+        (FOREIGN + "tags: !!bool maybe", "can't be read"),
+        (FOREIGN + "x: &a {b: *a}", "contains itself"),
         ("a: 1", "no contract"),
         ("kind: DataContract\napiVersion: v2.2.2", "of version v2.2.2"),
         (FOREIGN.replace("primaryKey: true", "primaryKey: false"), "no property with primaryKey"),
@@ -188,4 +224,22 @@ def test_what_can_be_no_declaration_is_refused_with_a_sentence(text: str, said: 
     (tmp_path / "c.yaml").write_text(text)
     done = CliRunner().invoke(app, ["source", "import", str(tmp_path / "c.yaml"), "--dry-run"])
     assert done.exit_code == 1
+    assert isinstance(done.exception, SluiceError)
+    assert "nothing was written" in str(done.exception).lower()
     assert said in str(done.exception)
+
+
+def test_a_contract_that_says_of_a_part_that_there_is_nothing_is_imported() -> None:
+    nothing = dict.fromkeys(("servers", "team", "slaProperties", "customProperties", "tags"))
+    made = from_odcs(yaml.safe_load(_spoilt(column={"quality": None, "logicalTypeOptions": None}, **nothing)))
+    assert Source.model_validate(made.declaration).owner == "unknown"
+
+
+def test_what_aliases_repeat_is_there_in_each_place() -> None:
+    contract = yaml.safe_load(FOREIGN)
+    contract["schema"].append({"name": "other", "properties": contract["schema"][0]["properties"]})
+    tables = Source.model_validate(from_odcs(contract).declaration).tables
+    assert tables["other"].columns == tables["tbl"].columns
+    declaration = tree_of(RICH)
+    declaration["tables"]["rows"]["columns"]["again"] = declaration["tables"]["rows"]["columns"]["changed"]
+    assert Source.model_validate(from_odcs(to_odcs(declaration)).declaration) == Source.model_validate(declaration)

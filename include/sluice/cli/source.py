@@ -171,9 +171,12 @@ def import_source(
     """
     try:
         tree = tree_of(contract.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except Exception as error:  # what is no value of its tag raises whatever Python raises
         raise SluiceError(f"{contract} can't be read ({type(error).__name__}); nothing was written") from None
-    made = from_odcs(tree, connection)
+    try:
+        made = from_odcs(tree, connection)
+    except RecursionError:
+        raise SluiceError(f"{contract} is nested too deeply, or contains itself; nothing was written") from None
     remarks = [f"Imported from {contract.name}. Read it through."] if made.assumed or made.left_out else []
     remarks += [f"- assumed: {text}" for text in made.assumed] + [f"- left out: {text}" for text in made.left_out]
     text = render.declaration_text(made.declaration, remarks)

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from sluice.declarations.load import plain
 from sluice.declarations.model import ColumnType
 from sluice.errors import SluiceError
 
@@ -76,7 +77,7 @@ Tree = dict[str, Any]
 
 def to_odcs(declaration: Tree) -> Tree:
     """A declaration, as its YAML says it, as a contract."""
-    rest = copy.deepcopy(declaration)
+    rest = plain(declaration)
     tables = rest.pop("tables")
     name, schedule = rest.pop("source"), rest.pop("schedule", None)
     contract: Tree = {
@@ -180,11 +181,12 @@ def from_odcs(contract: Any, connection: str = "") -> Imported:
         raise SluiceError(
             f"the contract is of version {contract.get('apiVersion')}, and v3 is read; nothing was written"
         )
-    rest = copy.deepcopy(contract)
+    _must_be_well_formed(contract)
+    rest = plain(contract)  # what an alias repeats is taken apart in each place for itself
     made = Imported({})
     for name in ("kind", "apiVersion", "version", "status", "id"):
         rest.pop(name, None)
-    name = _plain_name(str(rest.pop("name", None) or contract.get("id")))
+    name = _plain_name(str(rest.pop("name", None) or contract["id"]))
     own = _take_ours(rest)
     made.declaration = {
         "source": name,
@@ -195,20 +197,74 @@ def from_odcs(contract: Any, connection: str = "") -> Imported:
         made.declaration["tags"] = tags
     fresh = _service_levels(rest, made)
     made.declaration |= own
-    servers = [server for server in rest.pop("servers", []) if isinstance(server, dict)]
+    servers: list[Tree] = rest.pop("servers", None) or []
     if len(servers) > 1 and not any("from" in _peek_ours(item) for item in rest.get("schema") or []):
         made.left_out.append(f"servers: {', '.join(str(server.get('server')) for server in servers[1:])}")
     made.declaration["tables"] = {}
     for index, item in enumerate(rest.pop("schema", None) or []):
+        given = str(item["name"])
         table_name, table = _table(item, f"schema[{index}]", name, servers, connection, made)
-        if freshness := fresh.pop(table_name, None) or fresh.pop(str(item.get("name")), None):
+        if freshness := fresh.pop(table_name, None) or fresh.pop(given, None):
             table.setdefault("freshness", freshness)
+        _must_be_new(table_name, made.declaration["tables"], f"schema[{index}]", given)
         made.declaration["tables"][table_name] = table
     made.left_out += [f"slaProperties: freshness of {element}" for element in fresh]
     made.left_out += _leaves(rest)
     if not made.declaration["tables"]:
         raise SluiceError("the contract has no schema, so that there is no table to declare; nothing was written")
     return made
+
+
+_OBJECTS = ("schema", "servers", "slaProperties", "properties", "quality")  # lists of them
+_OBJECT = ("arguments", "logicalTypeOptions")
+
+
+def _must_be_well_formed(contract: Tree) -> None:
+    """Refuse what the standard has otherwise, where it is read here: with the path of the part, before any of it is."""
+    if not (contract.get("name") or contract.get("id")):
+        raise SluiceError(
+            "the contract has neither name nor id, so that the source would have none; nothing was written"
+        )
+    team = contract.get("team")
+    if not isinstance(team.get("members") if isinstance(team, dict) else team, list | None):
+        raise _malformed("team", "an object with a list of members, or a list of them")
+    _must_have_shape(contract, "")
+    for index, item in enumerate(contract.get("schema") or []):
+        _must_have_shape(item, f"schema[{index}].", is_named=True)
+        for number, part in enumerate(item.get("properties") or []):
+            where = f"schema[{index}].properties[{number}]."
+            _must_have_shape(part, where, is_named=True)
+            for at, rule in enumerate(part.get("quality") or []):
+                _must_have_shape(rule, f"{where}quality[{at}].")
+
+
+def _must_have_shape(part: Tree, where: str, *, is_named: bool = False) -> None:
+    if is_named and part.get("name") in (None, ""):
+        raise _malformed(f"{where}name", "there: without it nobody can say what the part is")
+    for name in _OBJECTS:
+        given = part.get(name)
+        if given is not None and not (isinstance(given, list) and all(isinstance(item, dict) for item in given)):
+            raise _malformed(f"{where}{name}", "a list of objects")
+    for name in _OBJECT:
+        if not isinstance(part.get(name), dict | None):
+            raise _malformed(f"{where}{name}", "an object")
+    custom = part.get("customProperties")
+    for item in custom if isinstance(custom, list) else []:
+        if isinstance(item, dict) and item.get("property") == _OURS and not isinstance(item.get("value"), dict):
+            raise _malformed(f"{where}customProperties: {_OURS}.value", "an object, as our export writes it")
+
+
+def _malformed(where: str, wanted: str) -> SluiceError:
+    return SluiceError(f"{where} of the contract must be {wanted}; nothing was written. Correct it, then import again")
+
+
+def _must_be_new(name: str, known: Tree, where: str, given: str) -> None:
+    """Two names that differ by their letters' case only, or by signs, would become one, and one of the two be lost."""
+    if name in known:
+        raise SluiceError(
+            f"{where}: {given} becomes {name} here, and so does another name before it; nothing was written. Give one "
+            "of the two another name, and its own as physicalName"
+        )
 
 
 def _take_ours(part: Tree) -> Tree:
@@ -288,7 +344,9 @@ def _table(
     positions: dict[str, int] = {}
     columns: Tree = {}
     for index, part in enumerate(item.pop("properties", None) or []):
-        column, rules = _column(part, f"{where}.properties[{index}]", positions, made)
+        theirs, place = str(part["name"]), f"{where}.properties[{index}]"
+        column, rules = _column(part, place, positions, made)
+        _must_be_new(column, columns, place, theirs)
         columns[column] = rules
     if not positions:
         raise SluiceError(

@@ -31,12 +31,14 @@ from sluice.profiling.profile import (
     require_key,
 )
 from sluice.profiling.values import type_of
+from sluice.readers.formats.blocks import MAX_RECORD
 from sluice.readers.formats.excel import ExcelReader
 from sluice.readers.jsonl import as_fields, loads
 from sluice.readers.transport import Found, find_files, open_file
 
 Rows = list[list[str | None]]
 _DELIMITERS = ",;\t|"
+_TOO_DEEP = "is nested too deeply to be rows; nothing was written"
 _PARTS = 24  # of the newest files, where each is only a part
 _ENDINGS = {"csv": "csv", "tsv": "csv", "txt": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "json"}
 _ENDINGS |= {"xlsx": "excel", "xlsm": "excel"}
@@ -177,6 +179,7 @@ class _Sample:
             self.rows.append(row)
 
     def _csv(self, head: bytes) -> None:
+        csv.field_size_limit(MAX_RECORD)  # as the loader's; a sample is no longer than that
         text = self._decode(head)
         delimiter = _delimiter(text)
         if delimiter != ",":
@@ -252,6 +255,8 @@ class _Sample:
         """The array of a JSON document: the document itself, or the longest list of objects in it."""
         try:
             body = loads(head) if whole else None
+        except RecursionError:
+            raise SluiceError(f"{self.where} {_TOO_DEEP}") from None
         except ValueError:
             lines = head.splitlines()
             if len(lines) > 1 and _is_object(lines[0]):  # one object a line, under the name of a document
@@ -297,7 +302,7 @@ def lists_of_objects(node: Any, where: str = "", depth: int = 0) -> Iterator[tup
 def _is_object(line: bytes) -> bool:
     try:
         return isinstance(loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -328,6 +333,8 @@ def _head(conn_id: str, item: Found, size: int) -> tuple[bytes, bool]:
 def _object(line: bytes, number: int) -> dict[str, Any]:
     try:
         item = loads(line)
+    except RecursionError:
+        raise SluiceError(f"line {number} {_TOO_DEEP}") from None
     except ValueError:
         item = None
     if not isinstance(item, dict):
@@ -341,7 +348,10 @@ def rows_of_objects(items: list[dict[str, Any]]) -> tuple[list[str], Rows, froze
     """Objects as rows of text, their fields in order of appearance, and the fields whose values are JSON strings."""
     fields = list(dict.fromkeys(itertools.chain.from_iterable(items)))
     plain = {name for name in fields if any(_is_plain(item.get(name)) for item in items)}
-    return fields, [as_fields(item, fields) for item in items], frozenset(set(fields) - plain)
+    try:
+        return fields, [as_fields(item, fields) for item in items], frozenset(set(fields) - plain)
+    except RecursionError:
+        raise SluiceError(f"an object {_TOO_DEEP}") from None
 
 
 def _is_plain(value: Any) -> bool:

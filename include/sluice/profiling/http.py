@@ -79,6 +79,8 @@ class Service:
             raise SluiceError(f"{where} answered {response.status_code}; nothing was written")
         try:
             return loads(response.content)
+        except RecursionError:
+            raise SluiceError(f"{where} answered with JSON that is nested too deeply; nothing was written") from None
         except ValueError:
             kind = response.headers.get("content-type", "no content type")
             raise SluiceError(f"{where} answered with {kind} that is not JSON; nothing was written") from None
