@@ -139,7 +139,7 @@ def _numeric(values: npt.NDArray[np.int64], scale: int) -> Bytes:
     padding = 4 * behind - scale
     limit = 10 ** (_DIGITS - padding)
     rest = np.abs(_within(values, 1 - limit, limit - 1)) * 10**padding
-    groups = max(-(-_DIGITS // 4), behind)
+    groups = max(-(-len(str(rest.max(initial=0))) // 4), behind, 1)
     made = np.empty((len(values), 4 + groups), ">u2")
     made[:, 0] = groups
     made[:, 1] = (groups - behind - 1) & 0xFFFF

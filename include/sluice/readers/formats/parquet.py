@@ -1,6 +1,6 @@
 """Parquet, batch by batch: every value as the text that Postgres reads as the same value.
 
-Arrow itself writes the texts of numbers, decimals and times, so that no digit passes through a float of Python's.
+Arrow itself writes the texts of numbers and times, so that no digit passes through a float of Python's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
-import pyarrow.csv
 import pyarrow.parquet
 from pyarrow import types
 
@@ -23,14 +22,13 @@ from sluice.declarations.files import Parquet
 from sluice.errors import GateRefused
 from sluice.readers.base import Read, Sink, Unit
 from sluice.readers.formats.binary import encoded
-from sluice.readers.formats.columns import OPTIONS, Rows
+from sluice.readers.formats.columns import NULL, OPTIONS, Rows, lines
 from sluice.readers.formats.records import RecordFormat, common_header, finished
 from sluice.readers.jsonl import Number, as_text
 
 pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # mimalloc keeps 20 to 30 MB more
-_CSV = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
-_BLOCK = 1 << 20  # bytes of a batch, about
-_ROWS = 1 << 12  # and rows, at most
+_BLOCK = 1 << 22  # bytes of a batch, about
+_ROWS = 1 << 14  # and rows, at most: each batch costs some hundred calls of Arrow's
 _BUFFER = 1 << 16  # bytes a column: pages are read as they are needed, and not a whole row group
 
 
@@ -78,11 +76,14 @@ class _Batch(Rows):
     @cached_property
     def data(self) -> bytes:
         """Their texts."""
-        columns = [_written(column) for column in self._columns]
-        batch = pyarrow.record_batch(columns, names=[str(index) for index in range(len(columns))])
-        target = pyarrow.BufferOutputStream()
-        pyarrow.csv.write_csv(batch, target, _CSV)
-        return bytes(target.getvalue().to_pybytes())
+        return lines([[_field(value) for value in _values(column)] for column in self._columns], self.count)
+
+
+def _field(value: Any) -> str:
+    text = value if isinstance(value, str) else as_text(value)
+    if text is None:
+        return NULL
+    return text if text != NULL else NULL * 2  # a NUL, which no text can hold, is not to be taken for none
 
 
 def _blocks(paths: list[Path], kinds: list[str]) -> Iterator[Rows]:
@@ -111,22 +112,6 @@ def _opened(path: Path) -> pyarrow.parquet.ParquetFile:
 
 def _refused(error: Exception) -> GateRefused:
     return GateRefused(f"the file is no whole Parquet file ({type(error).__name__}); the unit was left unread")
-
-
-def _written(column: pyarrow.Array) -> pyarrow.Array:
-    """The column as it is, where Arrow writes its values as `_values` does; else as texts."""
-    kind = column.type
-    if types.is_dictionary(kind):
-        return _written(column.dictionary_decode())
-    if types.is_integer(kind) or types.is_boolean(kind) or types.is_floating(kind) or types.is_temporal(kind):
-        return column
-    if types.is_string(kind):
-        return column
-    if types.is_large_string(kind):
-        return column.cast(pyarrow.string())
-    if types.is_decimal(kind) and b"E" not in (written := column.cast(pyarrow.string())).buffers()[2].to_pybytes():
-        return written
-    return pyarrow.array([as_text(value) for value in _values(column)], pyarrow.string())
 
 
 def _values(column: pyarrow.Array) -> Sequence[Any]:
