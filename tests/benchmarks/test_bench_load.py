@@ -27,7 +27,7 @@ def test_cpu_and_memory_of_processes_that_a_client_starts_are_its_own(meter):
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
     run = meter.run([sys.executable, "-c", parent], scripted=False, limit=30)
     assert not run.fault
-    assert run.phase().client_cpu >= 0.3
+    assert run.phase().client_cpu >= 0.2
     assert run.peak_bytes > 80_000_000
 
 
@@ -36,7 +36,7 @@ def test_a_scripts_start_is_left_out_and_its_phases_are_told_apart(meter):
     run = meter.run([sys.executable, "-c", script], scripted=True, limit=30, env={"PYTHONPATH": str(_PHASES)})
     assert [phase.name for phase in run.phases] == ["landed", "audited"]
     assert run.phase("landed").client_cpu < 0.2
-    assert run.phase("audited").client_cpu >= 0.3
+    assert run.phase("audited").client_cpu >= 0.2
 
 
 def test_work_that_the_server_does_is_the_servers(meter, warehouse_url):

@@ -142,7 +142,7 @@ class Checks(Declared):
         default="warn", description="The level of the last batches has moved by a third within weeks: a slow drift"
     )
     empty: Consequence = Field(
-        default="block", description="mode append: the unit has no row, and none before it was empty"
+        default="block", description="mode append: the unit has no row, and each of those before it had twenty or more"
     )
     nulls: Consequence = Field(default="warn", description="A column has far more NULLs than before")
     distribution: Consequence = Field(

@@ -20,6 +20,7 @@ from sluice.loading.mapping import Mapping
 from sluice.loading.profile import Point
 
 _NEVER_EMPTY = 5  # units with rows, and none without: then an empty one is no matter of course
+_FEW = 20  # rows: where a unit had fewer, as an hour of the night may, the next may well have none
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,14 @@ def _volume(table: Table, batch: Batch, points: list[Point]) -> list[Finding]:
     found = []
     if table.checks.empty != "none" and table.mode is Mode.APPEND:
         before = points[-20:]
-        usual = len(before) >= _NEVER_EMPTY and all(point.rows for point in before)
+        usual = len(before) >= _NEVER_EMPTY and all(point.rows >= _FEW for point in before)
         failed = usual and not batch.rows_read
         message = (
-            f"{batch.unit} is empty, and none of the {len(before)} units before it was (EMPTY_SOURCE)"
+            f"{batch.unit} is empty, and each of the {len(before)} units before it had {_FEW} rows or more (EMPTY_SOURCE)"
             if failed
             else None
             if usual or batch.rows_read
-            else f"learning: {len(before)} of {_NEVER_EMPTY} units with rows to compare with"
+            else f"nothing to go by: fewer than {_NEVER_EMPTY} units before it, or one of fewer than {_FEW} rows"
         )
         found.append(Finding("empty", table.checks.empty, failed, batch.rows_read, "more than 0", message))
     if table.checks.volume == "none" and table.checks.level == "none":
