@@ -53,7 +53,7 @@ def _volume(table: Table, batch: Batch, points: list[Point]) -> list[Finding]:
         usual = len(before) >= _NEVER_EMPTY and all(point.rows >= _FEW for point in before)
         failed = usual and not batch.rows_read
         message = (
-            f"{batch.unit} is empty, and each of the {len(before)} units before it had {_FEW} rows or more (EMPTY_SOURCE)"
+            f"{batch.unit} is empty; each of the {len(before)} units before it had {_FEW} rows or more (EMPTY_SOURCE)"
             if failed
             else None
             if usual or batch.rows_read

@@ -130,6 +130,7 @@ def _with_nulls(text: str) -> str:
 def _unescaped(field: bytes) -> str | None:
     if field == b"\\N":
         return None
+    field = field.removeprefix(NULL.encode())  # which a text that begins with it has twice
     plain = _ESCAPED.sub(lambda found: _MEANT.get(found[1], found[1]), field) if b"\\" in field else field
     return plain.decode("utf-8", "surrogateescape")
 

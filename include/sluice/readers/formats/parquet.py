@@ -83,7 +83,7 @@ def _field(value: Any) -> str:
     text = value if isinstance(value, str) else as_text(value)
     if text is None:
         return NULL
-    return text if text != NULL else NULL * 2  # a NUL, which no text can hold, is not to be taken for none
+    return NULL + text if text.startswith(NULL) else text  # not to be taken for none: `columns._unescaped`
 
 
 def _blocks(paths: list[Path], kinds: list[str]) -> Iterator[Rows]:
