@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
+import psycopg
 import pytest
 
 from sluice.declarations import load_file
 from sluice.declarations.load import DeclarationError
-from sluice.errors import GateRefused
+from sluice.declarations.patterns import must_be_readable
+from sluice.errors import GateRefused, SluiceError
 from sluice.loading import replay
 from sluice.loading.quarantine import Where
 from tests.loading.conftest import World
@@ -146,3 +150,84 @@ def test_a_batch_whose_rows_would_wait_is_refused_while_the_parents_were_never_l
     with pytest.raises(GateRefused, match="it was never loaded; nothing was published"):
         deliver_orders(world, "a", "10,1,new\n")
     assert world.query("select count(*) from ops.quarantine") == [(0,)]
+
+
+# -- patterns -----------------------------------------------------------------------------------
+
+READ = [
+    r"\yx\Y",
+    r"\mx\M",
+    r"[[:alpha:]]+",
+    r"(?i)abc",
+    r"(?<=a)b",
+    r"(?<!a)b",
+    r"(?:ab)+?",
+    r"a{0,255}",
+    r"\++",
+    r"[+*]+",
+]
+NOT_READ = [
+    r"(?P<x>a+)",
+    r"a{1,300}",
+    r"a++",
+    r"a{2}+",
+    r"(?i:a)",
+    r"(?-i:a)",
+    r"(?>a)",
+    r"(a)(?(1)b|c)",
+    r"(?a)x",
+    r"\N{DASH}",
+]
+MEANT_OTHERWISE = {r"\bx\b": "x", r"^a{,3}$": "aa", r"x\By": "xy"}
+
+
+def test_validate_refuses_the_patterns_that_this_server_refuses_or_takes_for_something_else(world: World) -> None:
+    for pattern in READ:
+        must_be_readable(pattern)
+        world.query("select '' ~ %s", pattern)
+    for pattern in NOT_READ:
+        with pytest.raises(ValueError, match="pattern can't be used"):
+            must_be_readable(pattern)
+        with pytest.raises(psycopg.errors.InvalidRegularExpression):
+            world.query("select '' ~ %s", pattern)
+    for pattern, text in MEANT_OTHERWISE.items():
+        with pytest.raises(ValueError, match="pattern can't be used"):
+            must_be_readable(pattern)
+        assert re.search(pattern, text)
+        assert world.query("select %s ~ %s", text, pattern) == [(False,)]
+
+
+def test_a_pattern_that_only_the_server_refuses_is_a_verdict_that_names_its_field_and_the_unit_is_let_go(
+    world: World,
+) -> None:
+    world.declare(TABLES.replace("name: {type: text}", 'name: {type: text, pattern: "(?=x)*"}'))
+    for _ in range(2):
+        with pytest.raises(GateRefused, match=r"Postgres can't read this regular expression .* nothing was published"):
+            deliver_customers(world, 1, 1)
+    where = f"{world.sources}/shop.yml:14: tables.customers.columns.name.pattern: Postgres can't read"
+    assert world.query(
+        "select batch_id, starts_with(message, %s) from ops.gate_result"
+        " where check_name = 'pattern' and verdict = 'fail' order by 1",
+        where,
+    ) == [(1, True), (2, True)]
+    assert world.query("select state, count(*) from ops.batch group by 1") == [("refused", 2)]
+    assert world.query("select count(*) from ops.lease where expires_at > now()") == [(0,)]
+    world.declare(TABLES)
+    deliver_customers(world, 1, 1)
+    assert world.query("select id from staging.shop__customers") == [(1,)]
+
+
+def test_a_replay_names_the_field_of_a_pattern_that_the_server_refuses(world: World) -> None:
+    world.declare(TABLES)
+    deliver_orders(world, "a", "10,1,new\n11,1,odd\n")
+    world.declare(TABLES.replace("accepted: [new, paid]", 'pattern: "(?=x)*"'))
+    with pytest.raises(SluiceError, match=r"tables\.orders\.columns\.status\.pattern: Postgres .* batch 1 stay open"):
+        replay.replay(Where(source="shop"), by="ann", reason="x")
+    assert world.query("select state from ops.quarantine") == [("open",)]
+
+
+def test_an_audit_goes_on_beside_a_declaration_that_holds_a_day_that_is_not_there(world: World) -> None:
+    world.declare(TABLES)
+    (world.sources / "other.yml").write_text("source: other\ndescription: x\nowner: x\nstart: 2026-02-30\ntables: {}\n")
+    deliver_customers(world, 1, 1)
+    assert world.query("select id from staging.shop__customers") == [(1,)]

@@ -235,6 +235,33 @@ def test_D3_a_wider_type_is_refused_where_the_policy_is_block_and_a_narrower_one
     declare(world, pieces="smallint")
     with pytest.raises(GateRefused, match="is integer, and the declaration now says smallint"):
         load(world, 3, "id,pieces,note\n3,3,z\n")
+    assert events(world) == [("wider_type", "pieces"), ("changed_type", "pieces")]
+
+
+def test_D3_a_batch_refused_for_a_type_has_its_verdict_lets_its_unit_go_and_is_read_again_once_it_may(
+    world: World,
+) -> None:
+    declare(world, EVOLVE)
+    load(world, 1, "id,pieces,note\n1,1,x\n")
+    declare(world, EVOLVE, pieces="smallint")
+    for _ in range(2):
+        with pytest.raises(
+            GateRefused, match=r"batch \d \(shop.sales, sales/2026-01-02.csv\): staging.shop__sales.pieces"
+        ):
+            load(world, 2, "id,pieces,note,colour\n2,2,y,red\n")
+    said = "staging.shop__sales.pieces is integer, and the declaration now says smallint; nothing was published"
+    batches = world.query("select state, starts_with(verdict, %s) from ops.batch order by batch_id offset 1", said)
+    assert batches == [("refused", True)] * 2
+    failed = world.query("select batch_id, check_name, severity from ops.gate_result where verdict = 'fail' order by 1")
+    assert failed == [(2, "shape", "block"), (3, "shape", "block")]
+    assert events(world) == [("changed_type", "pieces"), ("new_column", "colour")]
+    assert world.query("select to_regclass('landing.b2'), count(*) from ops.lease where expires_at > now()") == [
+        (None, 0)
+    ]
+    assert world.query("select count(*) from ops.evolved_column") == [(0,)], "the log could not get it"
+    declare(world, EVOLVE)
+    load(world, 2, "id,pieces,note,colour\n2,2,y,red\n")
+    assert world.query("select id, colour from staging.shop__sales order by id") == [(1, None), (2, "red")]
 
 
 def test_D4_a_type_that_changed_to_words_puts_its_rows_in_quarantine_and_is_said(world: World) -> None:

@@ -51,12 +51,22 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
     if lateness.is_left_out(connection, table, batch):
         return batches.get(connection, batch_id)
     mapping = drift.observed(table, batch, mapping)
-    verdicts, evolved = [_judge_header(connection, table, batch, mapping)], []
+    verdicts = [_judge_header(connection, table, batch, mapping)]
+    evolved: list[tuple[str, str, str]] = []
     if table.late:
         verdicts.append(_judge_late(connection, table, batch))
+    if reason := checks.unreadable_pattern(connection, table):
+        verdicts.append(Verdict("pattern", True, f"{reason}; nothing was published. Correct it, then load again"))
     if not any(verdict.refused for verdict in verdicts):
-        table = evolve.grow(connection, table, batch, mapping)
-        shape.ensure(connection, table)
+        try:
+            with connection.transaction():  # columns that evolve are forgotten where the log can't follow
+                grown = evolve.grow(connection, table, batch, mapping)
+                shape.ensure(connection, grown)
+            table = grown
+        except shape.Unfit as unfit:
+            verdicts.append(Verdict("shape", True, str(unfit)))
+            evolved = [(unfit.kind, unfit.column, str(unfit))]
+    if not any(verdict.refused for verdict in verdicts):
         rows.judge(connection, table, batch, mapping)
         evolved = evolve.events(connection, table, batch)
         batch = batches.get(connection, batch_id)

@@ -8,6 +8,7 @@ from psycopg.types.json import Jsonb
 
 from sluice import settings
 from sluice.declarations import Table, load_folder
+from sluice.declarations.load import line_of
 from sluice.loading import contract
 from sluice.loading.batch import Batch
 from sluice.loading.landing import landing_table
@@ -21,6 +22,24 @@ def judge(connection: psycopg.Connection, table: Table, batch: Batch) -> list[st
         failing = sql.SQL("select * from {} as checked where _op = 'upsert' and {}").format(_rows(batch), rule.broken)
         _record(connection, table, batch, f"{rule.code.lower()}:{rule.column}", failing, rule.reason)
     return [*_blocked(connection, table, batch), *_references(connection, table, batch)]
+
+
+def unreadable_pattern(connection: psycopg.Connection, table: Table) -> str | None:
+    """File, field and fault of a declared pattern that Postgres can't read, if there is one. (Without a server,
+    `declarations/patterns.py` says the most common.)"""
+    for name, column in table.columns.items():
+        if column.pattern is None:
+            continue
+        try:
+            with connection.transaction():
+                connection.execute("select '' ~ %s", [column.pattern])
+        except psycopg.errors.InvalidRegularExpression as error:
+            path = load_folder(settings.sources_dir()).paths.get(table.source)
+            fields = ("tables", table.name, "columns", name, "pattern")
+            where = f"{path}:{line_of(path, fields)}: " if path else ""
+            problem = (error.diag.message_primary or "").removeprefix("invalid regular expression: ")
+            return f"{where}{'.'.join(fields)}: Postgres can't read this regular expression ({problem})"
+    return None
 
 
 def _blocked(connection: psycopg.Connection, table: Table, batch: Batch) -> list[str]:

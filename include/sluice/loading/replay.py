@@ -28,7 +28,7 @@ from sluice import warehouse
 from sluice.declarations import Mode, Table
 from sluice.errors import LedgerError, SluiceError
 from sluice.loading import batch as batches
-from sluice.loading import contract, log, quarantine, rows, shape
+from sluice.loading import checks, contract, log, quarantine, rows, shape
 from sluice.loading.audit import judge_vanished
 from sluice.loading.batch import Batch
 from sluice.loading.landing import drop_landing, landing_table, make_landing
@@ -147,6 +147,10 @@ def _replay_batch(
         origin = batches.get(connection, origin_id)
         _, table = batches.declared(connection, origin)
         fits = _fit(connection, table, rehearse)
+        if problem := checks.unreadable_pattern(connection, table):
+            raise SluiceError(
+                f"{problem}; the rejected rows of batch {origin_id} stay open. Correct it, then replay again"
+            )
         # one writer per log, as at publish: nobody supersedes the unit meanwhile
         connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sluice:log:{table.log_name}"])
         origin = batches.get(connection, origin_id, lock=True)

@@ -24,6 +24,14 @@ _WHOLE = ("smallint", "integer", "bigint")
 _NUMERIC = re.compile(r"^numeric\((\d+),(\d+)\)$")
 
 
+class Unfit(GateRefused):
+    """The log can't follow the declaration. `kind` and `column` are those of the schema event."""
+
+    def __init__(self, message: str, kind: str, column: str) -> None:
+        super().__init__(message)
+        self.kind, self.column = kind, column
+
+
 @dataclass(frozen=True)
 class Changes:
     """What a log lacks of its contract."""
@@ -53,7 +61,7 @@ def is_wider(declared: str, present: str) -> bool:
 
 
 def pending(connection: psycopg.Connection, table: Table) -> Changes:
-    """What the log lacks. Raises `GateRefused` for a type that would change values, or that may not be widened."""
+    """What the log lacks. Raises `Unfit` for a type that would change values, or that may not be widened."""
     name = log.relation(table).as_string(connection)
     if connection.execute("select to_regclass(%s)", [name]).fetchone()[0] is None:  # type: ignore[index]
         return Changes(create=True)
@@ -70,14 +78,18 @@ def pending(connection: psycopg.Connection, table: Table) -> Changes:
         if was == declared:
             continue
         if not is_wider(declared, was):
-            raise GateRefused(
+            raise Unfit(
                 f"staging.{table.log_name}.{column} is {was}, and the declaration now says {declared}; nothing was "
-                "published, since values would be changed in silence. Declare the new type under a new column name"
+                "published, since values would be changed in silence. Declare the new type under a new column name",
+                "changed_type",
+                column,
             )
         if table.drift.wider_type == "block":
-            raise GateRefused(
+            raise Unfit(
                 f"staging.{table.log_name}.{column} is {was}, and the declaration now says {declared}; nothing was "
-                "published: drift.wider_type is block"
+                "published: drift.wider_type is block",
+                "wider_type",
+                column,
             )
         widen[column] = was
     return Changes(False, tuple(name for name in table.log_columns if name not in present), widen)
@@ -166,9 +178,11 @@ def _widen(connection: psycopg.Connection, table: Table, widen: dict[str, str]) 
     try:
         connection.execute(sql.SQL("drop table {}").format(old))
     except psycopg.errors.DependentObjectsStillExist:
-        raise GateRefused(
+        raise Unfit(
             f"staging.{table.log_name} has a wider column declared, and something besides views depends on the log; "
-            "nothing was changed. Drop it, load, and make it again"
+            "nothing was changed and nothing published. Drop it, load, and make it again",
+            "wider_type",
+            next(iter(widen)),
         ) from None
     connection.execute(sql.SQL("alter table {} rename to {}").format(new, sql.Identifier(table.log_name)))
     for temporary, name in indexes:
