@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -17,6 +18,7 @@ from typing import Any
 from psycopg import sql
 
 from sluice.declarations import Column, Mode, Table
+from sluice.declarations.files import Csv
 from sluice.loading.mapping import Mapping, Values, landing_type
 from sluice.readers.oddities import WORDS
 
@@ -24,6 +26,7 @@ TEMPORAL = ("date", "timestamptz", "timestamp", "time")
 _FLOAT = ("real", "double precision")
 _INTEGER = ("smallint", "integer", "bigint")
 _MAX_KEY = 800  # bytes
+_FORM = re.compile(r"\{\w+:[^{}]*\}")  # {date:%Y%m%d}
 
 
 @dataclass(frozen=True)
@@ -257,7 +260,29 @@ def _value_hash(name: str, kind: str) -> sql.Composable:
 
 
 def contract_hash(table: Table) -> str:
-    """Changes when what the contract demands changes; not with a description."""
+    """Changes when what the contract demands changes, or what the same bytes mean under it; not with a description,
+    nor with where they are."""
     columns = {n: c.model_dump(mode="json", exclude={"description"}) for n, c in table.columns.items()}
-    text = json.dumps([columns, list(table.key), table.mode, table.effective_at, table.sequence], sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    parts: list[Any] = [columns, list(table.key), table.mode, table.effective_at, table.sequence]
+    if meaning := read_as(table):  # what says nothing keeps the hash that it had before this was part of it
+        parts.append(meaning)
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def read_as(table: Table) -> dict[str, Any]:
+    """What decides which rows the same bytes are, where it is not the default: format and packing, the form of the
+    dates in a path, where the rows of a body are, the mark of a deleted row."""
+    files, rest, meaning = table.origin.files, table.origin.rest, {}
+    if files:
+        meaning = files.model_dump(mode="json", include={"compression", "members"}, exclude_defaults=True)
+        if files.format != Csv():
+            meaning["format"] = files.format.model_dump(mode="json", exclude_defaults=True) | {
+                "type": files.format.type
+            }
+        if forms := _FORM.findall(files.path):
+            meaning["path"] = forms
+    if rest:
+        meaning = rest.model_dump(mode="json", include={"items"}, exclude_defaults=True)
+    if table.deleted_by:
+        meaning["deleted_by"] = table.deleted_by.model_dump(mode="json")
+    return meaning

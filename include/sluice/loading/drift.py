@@ -19,7 +19,7 @@ from sluice.loading.landing import landing_table
 from sluice.loading.mapping import Mapping, Values
 
 _SAMPLE = 2000  # values of a field that are compared with a column's
-_CONTRACT = {"columns", "key", "mode", "effective_at", "sequence"}  # what `contract_hash` covers
+_CONTRACT = {"columns", "key", "mode", "effective_at", "sequence"}  # with `contract.read_as`, what its hash covers
 _WIDER = {"smallint": ("integer", "bigint", "numeric"), "integer": ("bigint", "numeric"), "bigint": ("numeric",)}
 
 
@@ -217,7 +217,7 @@ def _remember(connection: psycopg.Connection, table: Table, batch: Batch) -> Non
             table.source,
             table.name,
             contract.contract_hash(table),
-            Jsonb(table.model_dump(mode="json", include=_CONTRACT)),
+            Jsonb(table.model_dump(mode="json", include=_CONTRACT) | {"read_as": contract.read_as(table)}),
         ],
     )
 
@@ -235,6 +235,6 @@ def contract_of(connection: psycopg.Connection, batch_id: int) -> Table:
     if row is None:
         raise SluiceError(f"the ledger keeps no contract of batch {batch_id}")
     _, table = batches.declared(connection, batches.get(connection, batch_id))
-    kept = dict(row[0])
+    kept = {name: value for name, value in row[0].items() if name in _CONTRACT}
     columns = {name: Column.model_validate(column) for name, column in kept.pop("columns").items()}
     return table.model_copy(update=kept | {"columns": columns, "key": tuple(kept["key"]), "mode": Mode(kept["mode"])})

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from sluice import warehouse
 from sluice.declarations import Mode, Source, Table
@@ -431,9 +432,12 @@ def _nothing_new(connection: psycopg.Connection, table: Table, batch_id: int, un
         where this.batch_id = %s and earlier.source = this.source and earlier.table_name = this.table_name
             and earlier.state = 'published' and earlier.part = 'unit' and earlier.content_hash = %s
             and earlier.contract_hash = this.contract_hash and (earlier.unit = this.unit or %s)
+            -- what the path says of the rows, and what their fields are called where the content does not say it
+            and earlier.details -> 'constants' is not distinct from %s::jsonb
+            and earlier.details -> 'fields' is not distinct from %s::jsonb
         order by earlier.unit = this.unit desc limit 1
         """,
-        [batch_id, read.content_hash, anywhere and read.bytes_read > 0],
+        [batch_id, read.content_hash, anywhere and read.bytes_read > 0, Jsonb(read.constants), Jsonb(read.fields)],
     ).fetchone()
     if row is None:
         return None
