@@ -1,4 +1,7 @@
-"""What runs beside Airflow in `make run`: the exporter, the watcher, and dashboards that have something to show."""
+"""What runs beside Airflow in `make run`: the exporter, the watcher, and dashboards that have something to show.
+
+Before all others, which break things on purpose.
+"""
 
 from __future__ import annotations
 
