@@ -32,7 +32,7 @@ DOES = {
     "E16": "Supersedes; the check `content_changed` warns.",
     "E17": "The check `control_total`; both numbers are said.",
     "E18": "`ENCODING` with the offset, `NUL_BYTE`: the row, with its bytes.",
-    "E19": "`CSV`, `FIELD_COUNT`: the row; a quote that never closes refuses the file.",
+    "E19": "`CSV`, `FIELD_COUNT`, `JSON`: the row; a quote that never closes refuses the file.",
     "E20": "Not retried; names the connection; counts for its circuit.",
     "L1": "Every statement killed once: the same log after the retry.",
     "L2": "Publishing again is a no-op.",

@@ -80,6 +80,11 @@ class World:
                 chain.append((instant, current))
         return {this: chain for this, chain in meaning.items() if chain}
 
+    def whole_ledger(self) -> str:
+        """All that the ledger says, as text."""
+        tables = [name for (name,) in self.query("select tablename from pg_tables where schemaname = 'ops'")]
+        return " ".join(str(self.query(f"select t::text from ops.{name} as t")) for name in tables)
+
     def books_balance(self) -> bool:
         """INV-1, for every batch there is."""
         return self.query(

@@ -226,6 +226,42 @@ def test_json_lines_with_nested_values_keep_every_digit_and_every_unknown_field(
 
 
 @pytest.mark.parametrize("format", ["jsonl", "json"])
+@pytest.mark.parametrize("depth", [600, 100_000])
+def test_E19_objects_too_deep_to_be_read_put_their_row_in_quarantine_and_no_other(
+    world: World, format: str, depth: int
+) -> None:
+    """Whether the contract knows the field or not; and what only looks like a NUL is a text."""
+    if (format, depth) == ("json", 100_000):
+        pytest.skip("a document so deep is no whole document to its parser")
+    world.declare(
+        f"""
+        rows:
+          description: d
+          from: {{files: {{connection: drop, path: "{{n}}.x", format: {format}}}}}
+          mode: append
+          key: [id]
+          max_reject_share: 0.9
+          columns: {{id: {{type: bigint}}, tags: {{type: jsonb}}, note: {{type: text}}}}
+        """
+    )
+    deep = "[" * depth + "]" * depth
+    lines = [
+        '{"id": 1, "note": "C:\\\\u0000dir"}',
+        f'{{"id": 2, "tags": {deep}}}',
+        f'{{"id": 3, "other": {deep}}}',
+        '{"id": 4, "note": "x"}',
+    ]
+    world.deliver("a.x", "\n".join(lines) if format == "jsonl" else f"[{', '.join(lines)}]")
+    more = [lines[1], lines[3].replace("4", "5")]
+    world.deliver("b.x", "\n".join(more) if format == "jsonl" else f"[{', '.join(more)}]")
+    world.load("rows")
+    rows = world.query("select id, note from staging.shop__rows order by 1")
+    assert rows == [(1, "C:\\u0000dir"), (4, "x"), (5, "x")]
+    said = world.query("select row_number, code from ops.quarantine order by batch_id, 1")
+    assert said == [(2, "JSON"), (3, "JSON"), (1, "JSON")]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "json"])
 def test_D1_D2_a_field_that_json_has_anew_or_no_more_is_said_once_with_a_hint(world: World, format: str) -> None:
     world.declare(ROWS.format(name="rows", format=format))
 
@@ -410,3 +446,33 @@ def meant(world: World, table: str, declared: tuple[str, ...]) -> list[tuple]:
         f" from (select row_number, raw, raw_bytes, {kept} from ops.quarantine where table_name = %s) as q order by 1",
         table,
     )
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "json", "parquet"])
+def test_D1_a_field_with_the_name_of_the_logs_own_column_is_one_like_any_other_in_all_formats(
+    world: World, format: str
+) -> None:
+    head = """
+        {name}:
+          description: d
+          from: {{files: {{connection: drop, path: a, format: {format}}}}}
+          mode: append
+          key: [id]
+          columns: {{id: {{type: text}}{more}}}
+    """
+    world.declare(
+        head.format(name="plain", format=format, more="")
+        + head.format(name="named", format=format, more=", own: {type: text, field: _rescued}")
+    )
+    item = {"id": "1", "_rescued": "hello", "more": "x"}
+    content = {
+        "csv": lambda: b"id,_rescued,more\n1,hello,x\n",
+        "jsonl": lambda: json.dumps(item).encode(),
+        "json": lambda: json.dumps([item]).encode(),
+        "parquet": lambda: parquet_of({name: pyarrow.array([value]) for name, value in item.items()}),
+    }[format]()
+    world.deliver("a", content)
+    world.load("plain")
+    world.load("named")
+    assert world.query("select _rescued from staging.shop__plain") == [({"_rescued": "hello", "more": "x"},)]
+    assert world.query("select own, _rescued from staging.shop__named") == [("hello", {"more": "x"})]

@@ -96,3 +96,43 @@ def test_E18_a_damaged_character_rejects_its_row_and_no_other_in_any_encoding(wo
     assert items(world) == [("a", 1, "x"), ("c", 3, "z")]
     assert world.query("select row_number, code from ops.quarantine") == [(2, "ENCODING")]
     assert world.books_balance()
+
+
+def test_lines_that_end_in_carriage_returns_alone_are_the_same_records(world: World) -> None:
+    """As a Macintosh of old writes them: one within quotes is a character of its value."""
+    world.declare(CSV.format(options="skip_lines: 1"))
+    body = b'made by "X\rsku,pieces,note\r007,1,"one\rtwo"\rbad,5" pipe,z\r8,2,x'
+    world.deliver("a.csv", body)
+    world.deliver("b.csv", b"\xef\xbb\xbfX\r\rsku,pieces,note\r9,3,y\r\r10,4,\xff\r11,5,z\n")
+    world.load("items")
+    assert items(world) == [("007", 1, "one\rtwo"), ("11", 5, "z"), ("8", 2, "x"), ("9", 3, "y")]
+    assert world.query("select row_number, code from ops.quarantine order by 1, 2") == [(2, "CSV"), (2, "ENCODING")]
+    assert world.books_balance()
+
+
+def test_lines_that_end_now_so_now_so_are_left_unread_and_none_of_their_values_is_said(world: World) -> None:
+    world.declare(CSV.format(options=""))
+    world.deliver("a.csv", b"sku,pieces,note\r1,1,Anna Secret\n2,2,Bert Secret\n3,3,x\r")
+    with pytest.raises(GateRefused, match=r"a\.csv: the first line ends in a carriage return alone and others do not"):
+        world.load("items")
+    assert "Secret" not in world.whole_ledger()
+
+
+@pytest.mark.parametrize("options", ["", "delimiter: ';', header: true, escape: '!'"])
+def test_a_first_record_in_the_place_of_a_header_is_refused_and_not_quoted(world: World, options: str) -> None:
+    world.declare(CSV.format(options=options))
+    world.deliver("a.csv", "1,Anna Secret,x\n2,Bert,y\n")
+    with pytest.raises(GateRefused, match="names none of the fields that the contract knows") as refused:
+        world.load("items")
+    assert "Secret" not in str(refused.value) + world.whole_ledger()
+
+
+@pytest.mark.parametrize("options", ["", "escape: '!'", "encoding: utf-16", "skip_lines: 1"])
+def test_blank_lines_before_the_header_are_none(world: World, options: str) -> None:
+    world.declare(CSV.format(options=options))
+    body = "made by X\n" * ("skip" in options) + "\n \r\nsku,pieces,note\n\na,1,\nb,2,y\n"
+    world.deliver("a.csv", body.encode("utf-16" if "16" in options else "utf-8"))
+    (published,) = world.load("items")
+    assert published.rows_read == 2
+    assert items(world) == [("a", 1, None), ("b", 2, "y")]
+    assert world.query("select count(*) from ops.quarantine") == [(0,)]

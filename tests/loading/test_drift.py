@@ -86,6 +86,50 @@ def test_D5_a_duplicate_name_is_said_and_kept_where_the_contract_does_not_know_i
     assert ("duplicate_name", "tag") in events(world)
 
 
+def test_D5_a_name_that_comes_twice_keeps_both_values_apart_and_is_said(world: World) -> None:
+    declare(world)
+    load(world, 1, "id,pieces,note,tag,tag,tag#2,tag\n1,1,x,a,b,c,d\n2,many,x,e,f,,\n")
+    assert world.query("select _rescued from staging.shop__sales") == [
+        ({"tag": "a", "tag#3": "b", "tag#2": "c", "tag#4": "d"},)
+    ]
+    assert ("duplicate_name", "tag") in events(world)
+    (raw,) = world.query("select raw::jsonb from ops.quarantine")[0]
+    assert raw == {"id": "2", "pieces": "many", "note": "x", "tag": "e", "tag#2": None, "tag#3": "f", "tag#4": None}
+    declare(world, pieces="text")
+    world.warehouse.execute("alter table staging.shop__sales alter pieces type text")
+    (done,) = replay.replay(Where(source="shop", table="sales"), by="t", reason="r", rehearse=False)
+    assert done.applied == 1
+    kept = world.query("select _rescued from staging.shop__sales where id = 2")
+    assert kept == [({"tag": "e", "tag#3": "f"},)]
+
+
+def test_D1_a_field_with_the_name_of_the_logs_own_column_is_a_field_like_any_other(world: World) -> None:
+    declare(world)
+    load(world, 1, "id,pieces,note,_rescued\n1,1,x,hello\n2,many,x,there\n")
+    assert world.query("select _rescued from staging.shop__sales") == [({"_rescued": "hello"},)]
+    assert ("new_column", "_rescued") in events(world)
+    (done,) = replay.replay(
+        Where(source="shop", table="sales"),
+        by="t",
+        reason="r",
+        corrections=replay.Corrections({"pieces": "2"}, {}),
+        rehearse=False,
+    )
+    assert done.applied == 1
+    assert world.query("select _rescued from staging.shop__sales where id = 2") == [({"_rescued": "there"},)]
+
+
+def test_D2_a_column_that_vanishes_again_after_it_had_come_back_is_said_again(world: World) -> None:
+    declare(world)
+    for day, head in enumerate(["id,pieces", "id,pieces", "id,pieces,note", "id,pieces", "id,pieces"], start=1):
+        load(world, day, f"{head}\n{day},1{',x' if 'note' in head else ''}\n")
+    said = world.query("select kind, column_name, unit from ops.schema_event order by 1, 3")
+    assert said == [
+        ("missing_column", "note", "sales/2026-01-01.csv"),
+        ("missing_column", "note", "sales/2026-01-04.csv"),
+    ]
+
+
 # -- types --------------------------------------------------------------------------------------
 
 

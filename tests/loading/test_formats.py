@@ -316,9 +316,9 @@ def test_parquet_keeps_every_digit(world: World) -> None:
 # -- packed files -------------------------------------------------------------------------------
 
 
-def zipped(members: dict[str, bytes]) -> bytes:
+def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", method) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return buffer.getvalue()
@@ -350,11 +350,16 @@ def test_E14_a_cut_damaged_or_swollen_archive_refuses_its_unit_and_nothing_of_it
     whole = zipped({"1.csv": FIRST * 50})
     crc = bytearray(whole)
     crc[40] ^= 0xFF
+    bz2, lzma = (bytearray(zipped({"1.csv": FIRST * 50}, kind)) for kind in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+    bz2[50] ^= 0xFF
+    lzma[60] ^= 0xFF
     packed = {
         "cut.csv.gz": gzip.compress(FIRST * 1000)[:-20],
         "cut.csv.zst": zstd.compress(json.dumps(list(range(9999))).encode())[:-20],
         "cut.zip": whole[:-30],
         "crc.zip": bytes(crc),
+        "bz2.zip": bytes(bz2),
+        "lzma.zip": bytes(lzma),
         "empty.csv.gz": b"",
         "other.zip": zipped({"1.txt": FIRST}),
         "plain.csv.gz": FIRST,
@@ -373,6 +378,8 @@ def test_E14_a_cut_damaged_or_swollen_archive_refuses_its_unit_and_nothing_of_it
         "cut.csv.zst": "zstd data can't be unpacked",
         "cut.zip": "zip data can't be unpacked",
         "crc.zip": "zip data can't be unpacked",
+        "bz2.zip": "zip data can't be unpacked",
+        "lzma.zip": "zip data can't be unpacked",
         "empty.csv.gz": "it is empty",
         "other.zip": r"no member that match",
         "plain.csv.gz": "is no gzip data although its name ends so",

@@ -20,7 +20,7 @@ from sluice.readers.formats.fixed import FixedReader
 from sluice.readers.formats.json import JsonReader
 from sluice.readers.formats.xml import XmlReader
 def lines(path):
-    fields = ["n", "text", "_rescued"]
+    fields = ["n", "text"]
     with path.open("rb") as file:
         for block in jsonl._Decoder(fields, Names(fields)).rows(jsonl._blocks(file)):
             yield from block.records

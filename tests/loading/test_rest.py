@@ -104,6 +104,52 @@ def empty(world: World) -> None:
     world.warehouse.execute("drop table if exists staging.shop__rates")
 
 
+def test_E18_a_character_that_cannot_be_stored_puts_its_row_in_quarantine_and_no_other(world: World, api: Api) -> None:
+    """Also where the attempt breaks off after that page, and the next one goes on."""
+    world.declare(RATES.replace("mode: full", "mode: full\n  max_reject_share: 0.9"))
+    api.rows[1]["code"] = "C\0"
+    api.rows[2]["extra"] = {"a": ["\0"]}
+    api.rows[3]["unknown"] = {"\ud800": 1}
+    api.rows[4]["code"] = "\udc00"
+    api.rows[5]["extra"] = {"path": "C:\\u0000dir"}
+    fail(world, api)
+    world.load("rates")
+    assert api.asked() == [2, 3]
+    assert world.query("select row_number, code from ops.quarantine where state = 'open' order by 1") == [
+        (2, "NUL_BYTE"),
+        (3, "NUL_BYTE"),
+        (4, "ENCODING"),
+        (5, "ENCODING"),
+    ]
+    assert world.query("select code, extra ->> 'path' from staging.shop__rates order by 1") == [
+        ("C0", None),
+        ("C5", "C:\\u0000dir"),
+        ("C6", None),
+        ("C7", None),
+    ]
+    assert world.query("select rows_read, rows_quarantined from ops.batch where state = 'published'") == [(8, 4)]
+    assert world.books_balance()
+
+
+def test_D1_D2_a_field_that_the_rows_have_anew_or_no_more_is_said_once_also_after_a_resumed_attempt(
+    world: World, api: Api
+) -> None:
+    api.rows[0]["extra"] = 1  # on a page that the attempt that fails has landed
+    api.rows[1]["colour"] = "red"
+    fail(world, api)
+    world.load("rates")
+    events = "select kind, column_name from ops.schema_event order by schema_event_id"
+    assert world.query(events) == [("new_column", "colour")]
+    del api.rows[0]["extra"]
+    world.load("rates")
+    world.load("rates")
+    assert world.query(events) == [("new_column", "colour"), ("missing_column", "extra")]
+    world.declare(RATES.replace("max_share: 0.5}", "max_share: 0.5}\n  drift: {new_column: block}"))
+    api.rows[0]["rate"] = 99
+    with pytest.raises(GateRefused, match="has the fields colour, unknown to the contract"):
+        world.load("rates")
+
+
 def test_E11_a_storm_of_429_and_503_is_waited_out(world: World, api: Api) -> None:
     storm = iter([(429, {"Retry-After": "0"}, {}), (503, {}, {})])
     world.declare(RATES.replace("retries: 0", "retries: 2"))

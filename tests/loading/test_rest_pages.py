@@ -44,7 +44,7 @@ class Kept:
     def __init__(self) -> None:
         self.landed: list[tuple[int, list[str | None]]] = []
 
-    def create(self, fields: list[str], *, keys: bool = False, keep: bool = False) -> None:
+    def create(self, fields: list[str], *, keys: bool = False, keep: bool = False, rest: bool = False) -> None:
         self.landed = []
 
     def rows(self, rows: Iterable[tuple[int, list[str | None]]]) -> int:

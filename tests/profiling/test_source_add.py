@@ -128,3 +128,17 @@ def test_real_files_of_ourairports_load_without_a_rejected_row(home: Home, tmp_p
         " order by region_id, _effective_at desc) as latest where _op = 'upsert'"
     )
     assert set(got) == expected
+
+
+@pytest.mark.parametrize("name", ["returns", "rescued", "blank"])
+def test_an_odd_file_that_is_added_loads_as_it_was_profiled(home: Home, tmp_path: Path, name: str) -> None:
+    body = {
+        "returns": b"id,name\r1,Anna\r2,Bert\r3,Cleo\r",
+        "rescued": b"id,name,_rescued\n1,Anna,x\n2,Bert,y\n3,Cleo,z\n",
+        "blank": b"\n\nid,name\n1,Anna\n2,Bert\n3,Cleo\n",
+    }[name]
+    (tmp_path / f"{name}.csv").write_bytes(body)
+    said = home.add(tmp_path / f"{name}.csv", "--source", "odd", "--key", "id")
+    assert list(home.table(f"odd.{name}").columns) == ["id", "name"]
+    assert ("_rescued: left out" in said) == (name == "rescued")
+    assert home.load(f"odd.{name}") == (3, 0)

@@ -14,7 +14,7 @@ from sluice.loading import batch as batches
 from sluice.loading import checks, drift, evolve, history, lateness, log, rows, shape
 from sluice.loading.batch import Batch, record_check
 from sluice.loading.landing import landing_table
-from sluice.loading.mapping import Mapping, map_fields
+from sluice.loading.mapping import Mapping, map_batch
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
     if batches.touched(batch):
         batches.must_be_whole(connection, batch, "touched", batch.details["touched"])
     _, table = batches.declared(connection, batch)
-    mapping = map_fields(table, batch.details["fields"], batch.details["constants"], batch.details["empty_is_null"])
+    mapping = map_batch(table, batch.details)
     if lateness.is_left_out(connection, table, batch):
         return batches.get(connection, batch_id)
     mapping = drift.observed(table, batch, mapping)

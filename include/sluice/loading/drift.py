@@ -1,4 +1,8 @@
-"""What a source brought that its contract does not say: judged by the declared policy, and recorded once per change."""
+"""What a source brought that its contract does not say: judged by the declared policy, and recorded once per change.
+
+Each batch notes what it found (`drift` in its details), so that the next one knows what is a change: a field that is
+missing again after it had come back is said again.
+"""
 
 from __future__ import annotations
 
@@ -127,18 +131,18 @@ def record(
     for name in mapping.missing:
         hint = _renamed(connection, table, batch, mapping, name)
         events.append(("missing_column", name, f"{batch.unit} has no field for {name}. {hint or 'NULL was loaded'}"))
-    for kind, name, message in events:
-        _event(connection, batch, kind, name, message)
-    _types(connection, table, batch)
+    events += _types(connection, table, batch)
+    _say(connection, batch, {(kind, name): message for kind, name, message in events})
     _remember(connection, table, batch)
 
 
-def _types(connection: psycopg.Connection, table: Table, batch: Batch) -> None:
+def _types(connection: psycopg.Connection, table: Table, batch: Batch) -> list[tuple[str, str, str]]:
     """Rejected values of a column that all are of a wider type, or of none: what the source changed."""
     columns = connection.execute(
         "select column_name, count(*) from ops.quarantine where batch_id = %s and code = 'TYPE' group by 1",
         [batch.batch_id],
     ).fetchall()
+    events = []
     for name, count in columns:
         if name not in table.columns:
             continue
@@ -154,7 +158,8 @@ def _types(connection: psycopg.Connection, table: Table, batch: Batch) -> None:
                     f"sluice quarantine replay {table.source}.{table.name} --code TYPE --column {name}"
                 ),
             )
-        _event(connection, batch, kind, name, f"{message}; they are in quarantine" if not wider else message)
+        events.append((kind, name, f"{message}; they are in quarantine" if not wider else message))
+    return events
 
 
 def _all_valid(connection: psycopg.Connection, batch: Batch, field: str, kind: str) -> bool:
@@ -172,12 +177,30 @@ def _all_valid(connection: psycopg.Connection, batch: Batch, field: str, kind: s
     )
 
 
-def _event(connection: psycopg.Connection, batch: Batch, kind: str, column: str, message: str) -> None:
+def _say(connection: psycopg.Connection, batch: Batch, events: dict[tuple[str, str], str]) -> None:
+    """Write the events that are a change. A batch without records says nothing of fields, and changes nothing."""
+    before = connection.execute(
+        """
+        select details -> 'drift' from ops.batch
+        where source = %s and table_name = %s and batch_id < %s and details ? 'drift'
+        order by batch_id desc limit 1
+        """,
+        [batch.source, batch.table_name, batch.batch_id],
+    ).fetchone()
+    known = {(kind, name) for kind, name in before[0]} if before else None
+    for (kind, name), message in events.items():
+        _event(connection, batch, kind, name, message, again=known is not None and (kind, name) not in known)
+    if batch.details["typed_rows"] + batch.details["text_rows"] or "absent" not in batch.details:
+        batches.add_details(connection, batch.batch_id, drift=sorted(events))
+
+
+def _event(connection: psycopg.Connection, batch: Batch, kind: str, column: str, message: str, *, again: bool) -> None:
+    """One event; unless `again`, only if it was never written."""
     connection.execute(
         """
         insert into ops.schema_event (batch_id, source, table_name, unit, kind, column_name, message)
         select %(batch)s, %(source)s, %(table)s, %(unit)s, %(kind)s, %(column)s, %(message)s
-        where not exists (
+        where %(again)s or not exists (
             select from ops.schema_event
             where source = %(source)s and table_name = %(table)s and kind = %(kind)s and column_name = %(column)s
         )
@@ -190,6 +213,7 @@ def _event(connection: psycopg.Connection, batch: Batch, kind: str, column: str,
             "kind": kind,
             "column": column,
             "message": message,
+            "again": again,
         },
     )
 

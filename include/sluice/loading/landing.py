@@ -124,6 +124,7 @@ class Landing:
         self._side: psycopg.Connection | None = None
         self.resumed: dict[str, Any] | None = None
         self.is_checkpointed = False
+        self._identity = ""
         self.lines: Comparison | None = None
         self._clear()
 
@@ -165,6 +166,8 @@ class Landing:
 
     def checkpoint(self, progress: dict[str, Any]) -> None:
         """Commit what has landed as text so far, with what the reader needs to go on from there."""
+        if self._rejects:
+            self._write_rejects_by(self._connection)
         checkpoint.save(self._connection, self._batch_id, self._identity, progress, self.text_rows, self.reject_count)
         self.is_checkpointed = True
 
@@ -176,10 +179,10 @@ class Landing:
             return False
         return self._connection.execute(sql.SQL("select count(*) from {}").format(table)).fetchone() == (rows,)
 
-    def create(self, fields: list[str], *, keep: bool = False) -> None:
+    def create(self, fields: list[str], *, keep: bool = False, rest: bool = False) -> None:
         """Make the tables for a unit with these fields, or make them anew and empty; with `keep`, go on with what was
-        taken over."""
-        self._mapping = map_fields(self._table, fields, {}, empty_is_null=False)
+        taken over; with `rest`, the last of them holds all that the contract does not know."""
+        self._mapping = map_fields(self._table, fields, {}, empty_is_null=False, rest=rest)
         self._columns = sql.SQL(", ").join(sql.Identifier(f"f{index}") for index in range(len(fields)))
         if keep:
             return
@@ -222,16 +225,18 @@ class Landing:
         """Keep a record that can't become a row; its bytes go to quarantine."""
         self._rejects.append((row_number, code, reason, *storable(raw)))
         self.reject_count += 1
-        if len(self._rejects) >= _GROUP:
+        if len(self._rejects) >= _GROUP and not self._identity:  # what can be resumed waits for its checkpoint
             self._write_rejects()
 
     def _write_rejects(self) -> None:
         """By a session of its own: the other may be in the middle of a COPY."""
-        if not self._rejects:
-            return
-        self._side = self._side or warehouse.connect(autocommit=True)
+        if self._rejects:
+            self._side = self._side or warehouse.connect(autocommit=True)
+            self._write_rejects_by(self._side)
+
+    def _write_rejects_by(self, connection: psycopg.Connection) -> None:
         statement = sql.SQL("copy {} from stdin").format(landing_table(self._batch_id, "rejects"))
-        with self._side.cursor() as cursor, cursor.copy(statement) as copy:
+        with connection.cursor() as cursor, cursor.copy(statement) as copy:
             for reject in self._rejects:
                 copy.write_row(reject)
         self._rejects = []

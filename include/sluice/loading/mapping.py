@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from psycopg import sql
 
@@ -44,11 +45,25 @@ class Mapping:
     ambiguous: tuple[str, ...]  # fields that differ only in case
 
 
-def map_fields(table: Table, fields: list[str], constants: dict[str, str], empty_is_null: bool) -> Mapping:
-    """Match fields to declared columns by name: exactly, else without regard to case."""
-    exact = {name: index for index, name in enumerate(fields)}
+def map_batch(table: Table, details: dict[str, Any]) -> Mapping:
+    """The mapping of a batch that has landed, by what the ledger knows of it."""
+    fields = details["fields"]
+    rest = details.get("rest", "_rescued" in fields)  # older batches say it by the name alone
+    return map_fields(table, fields, details["constants"], details["empty_is_null"], rest=rest)
+
+
+def map_fields(
+    table: Table, fields: list[str], constants: dict[str, str], empty_is_null: bool, *, rest: bool = False
+) -> Mapping:
+    """Match fields to declared columns by name: exactly, else without regard to case.
+
+    With `rest` the last field is no field of the source but a JSON object of all that the contract does not know.
+    """
+    rescued = len(fields) - 1 if rest else None
+    came = fields[:rescued]
+    exact = {name: index for index, name in enumerate(came)}
     folded: dict[str, list[int]] = {}
-    for index, name in enumerate(fields):
+    for index, name in enumerate(came):
         folded.setdefault(name.lower(), []).append(index)
 
     def find(name: str) -> int | None:
@@ -56,13 +71,14 @@ def map_fields(table: Table, fields: list[str], constants: dict[str, str], empty
         return exact.get(name, same[0] if len(same) == 1 else None)
 
     sources = {n: None if c.from_path else find(c.field or n) for n, c in table.columns.items()}
-    marker, rescued = find(table.deleted_by.field) if table.deleted_by else None, exact.get("_rescued")
+    marker = find(table.deleted_by.field) if table.deleted_by else None
     fed: dict[int, list[str]] = {}
     for name, index in sources.items():
         if index is not None:
             fed.setdefault(index, []).append(name)
     takes = ["_rescued" if i == rescued else fed.get(i, [f"_f{i}"])[0] for i in range(len(fields))]
     unknown = [i for i in range(len(fields)) if i not in fed and i not in (marker, rescued)]
+    names = told_apart(fields)
 
     def side(values: list[sql.Composable], raw: list[sql.Composable], *, typed: bool) -> Values:
         def column(name: str) -> sql.Composable:
@@ -73,8 +89,8 @@ def map_fields(table: Table, fields: list[str], constants: dict[str, str], empty
 
         return Values(
             {name: column(name) for name in table.columns},
-            list(zip(fields, raw, strict=True)),
-            _rescued(fields, unknown, values, rescued),
+            list(zip(names, raw, strict=True)),
+            _rescued(names, unknown, values, rescued),
             _deleted(table, None if marker is None else values[marker], fed.get(marker, [])[:1], typed=typed),
         )
 
@@ -93,9 +109,23 @@ def map_fields(table: Table, fields: list[str], constants: dict[str, str], empty
         becomes,
         tuple(takes) if all(len(names) == 1 for names in fed.values()) else None,
         tuple(n for n, index in sources.items() if index is None and not table.columns[n].from_path),
-        tuple(fields[i] for i in unknown),
+        tuple(names[i] for i in unknown),
         tuple(sorted(name for name, where in folded.items() if len(where) > 1)),
     )
+
+
+def told_apart(fields: list[str]) -> list[str]:
+    """The names under which fields are kept: of a name that comes again, its second field is `name#2`."""
+    taken, names = set(fields), list[str]()
+    seen: set[str] = set()
+    for name in fields:
+        number, kept = 1, name
+        while kept in seen or (number > 1 and kept in taken):
+            number += 1
+            kept = f"{name}#{number}"
+        seen.add(kept)
+        names.append(kept)
+    return names
 
 
 def landing_type(kind: str) -> str:

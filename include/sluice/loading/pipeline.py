@@ -413,6 +413,7 @@ def _known(read: Read) -> dict[str, object]:
             "fields": read.fields,
             "constants": read.constants,
             "empty_is_null": read.empty_is_null,
+            "rest": read.rest,
             **(read.names.details if read.names else {}),
             **({"keys": read.keys} if read.keys is not None else {}),
             **({"keys_once": True} if read.keys_once else {}),

@@ -32,11 +32,11 @@ from sluice.loading import checks, contract, log, quarantine, rows, shape
 from sluice.loading.audit import judge_vanished
 from sluice.loading.batch import Batch
 from sluice.loading.landing import drop_landing, landing_table, make_landing
-from sluice.loading.mapping import map_fields
+from sluice.loading.mapping import map_batch, map_fields, told_apart
 from sluice.loading.publish import _active_of_unit, _bury, _insert, _restate_next
 from sluice.loading.quarantine import MASK, Fields, Rejected, Where
 from sluice.readers.base import source_fields
-from sluice.readers.jsonl import as_fields, loads
+from sluice.readers.jsonl import as_fields, loads, with_rest
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _land(
     connection: psycopg.Connection, table: Table, origin: Batch, where: Where, corrections: Corrections
 ) -> tuple[_Job, list[Still]]:
     """The rejected rows as a text landing table of a batch of their own."""
-    fields = _fields(table, origin, corrections)
+    fields, rest = _fields(table, origin, corrections), _has_rest(origin)
     details = {name: value for name, value in origin.details.items() if name in ("constants", "empty_is_null")}
     batch_id = connection.execute(
         """
@@ -230,13 +230,13 @@ def _land(
         [
             f"replay:{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
             contract.contract_hash(table),
-            Jsonb(details | {"fields": fields, "asked": True}),
+            Jsonb(details | {"fields": fields, "rest": rest, "asked": True}),
             origin.batch_id,
         ],
     ).fetchone()[0]  # type: ignore[index]
     landed = landing_table(batch_id)
     columns = [sql.Identifier(f"f{index}") for index in range(len(fields))]
-    make_landing(connection, batch_id, map_fields(table, fields, {}, empty_is_null=False))
+    make_landing(connection, batch_id, map_fields(table, fields, {}, empty_is_null=False, rest=rest))
     connection.execute("drop table if exists pg_temp.replaying")
     connection.execute(
         """
@@ -253,14 +253,18 @@ def _land(
 
 def _fields(table: Table, origin: Batch, corrections: Corrections) -> list[str]:
     """The fields that the rows have: those that came, those that the contract now asks for, those that were given."""
-    fields = [name for name in origin.details["fields"] if name != "_rescued"]
-    if "_rescued" in origin.details["fields"]:  # objects: what the contract did not know then lies in _rescued
-        fields += [name for name in source_fields(table) if name not in fields]
+    fields, rest = told_apart(origin.details["fields"]), _has_rest(origin)
+    if rest:  # objects: what the contract did not know then lies there
+        fields = [*fields[:-1], *(name for name in source_fields(table) if name not in fields[:-1])]
     for given in [corrections.everywhere, *corrections.each.values()]:
         for name in given:
             if name in table.columns and (field := _field_of(table, fields, name)) not in fields:
                 fields.append(field)
-    return [*fields, "_rescued"] if "_rescued" in origin.details["fields"] else fields
+    return [*fields, "_rescued"] if rest else fields
+
+
+def _has_rest(origin: Batch) -> bool:
+    return bool(origin.details.get("rest", "_rescued" in origin.details["fields"]))
 
 
 def _field_of(table: Table, fields: list[str], name: str) -> str:
@@ -315,7 +319,7 @@ def _copy(
             known.append((row, number, given))
         with connection.cursor() as cursor, cursor.copy(into) as copy:
             for row, number, given in known:
-                copy.write_row((number, *_values(row, given, fields)))
+                copy.write_row((number, *_values(row, given, fields, rest=_has_rest(origin))))
         with connection.cursor() as cursor, cursor.copy("copy replaying from stdin") as copy:
             for row, number, given in known:
                 copy.write_row((row.quarantine_id, number, row.key, Jsonb(given) if given else None))
@@ -349,11 +353,13 @@ def _pages(rows: Iterator[Rejected], size: int = 2000) -> Iterator[list[Rejected
         yield page
 
 
-def _values(row: Rejected, given: Fields, fields: list[str]) -> list[str | None]:
+def _values(row: Rejected, given: Fields, fields: list[str], *, rest: bool) -> list[str | None]:
     """The row's text, field by field. What the contract has learnt to know is taken out of `_rescued`."""
     came = dict(row.fields or {})
+    if not rest:
+        return as_fields(came | given, fields)
     rescued = came.pop("_rescued", None)
-    return as_fields((loads(rescued) if rescued else {}) | came | given, fields)
+    return with_rest((loads(rescued) if rescued else {}) | came | given, fields[:-1])
 
 
 # -- judging ------------------------------------------------------------------------------------
@@ -363,7 +369,7 @@ def _judge(job: _Job) -> list[Still]:
     """Leave in `landing.b<id>_rows` the typed rows that keep the contract; the others are counted, and stay open."""
     connection, table = job.connection, job.table
     details = job.batch.details
-    mapping = map_fields(table, details["fields"], details["constants"], details["empty_is_null"])
+    mapping = map_batch(table, details)
     rows.judge(connection, table, job.batch, mapping)
     if table.mode is Mode.APPEND and rows.find_repeated(connection, table, job.batch):
         rows.drop_duplicates(connection, table, job.batch)

@@ -146,7 +146,7 @@ def _touch(
     connection: psycopg.Connection, table: Table, unit: Unit, batch_id: int, read: Read, found: Comparison
 ) -> int | None:
     """`landing.b<id>_touched`, and how many keys it holds; None where an unchanged line is in doubt."""
-    mapping = map_fields(table, read.fields, {}, read.empty_is_null)
+    mapping = map_fields(table, read.fields, {}, read.empty_is_null, rest=read.rest)
     values, landed, touched = mapping.text, landing_table(batch_id), landing_table(batch_id, "touched")
     rules = contract.rules_of(table, mapping, unit.instant, typed=False)
     unreadable = [rule.broken for rule in rules if rule.column in table.key and rule.code in READS_KEY]

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import itertools
+import lzma
 import tempfile
 import time
 import zipfile
@@ -39,6 +40,7 @@ from sluice.readers.transport import Found, find_files, open_file
 Rows = list[list[str | None]]
 _DELIMITERS = ",;\t|"
 _TOO_DEEP = "is nested too deeply to be rows; nothing was written"
+_RESCUED = "the field _rescued: left out, since the log has a column of that name; its values go there"
 _PARTS = 24  # of the newest files, where each is only a part
 _ENDINGS = {"csv": "csv", "tsv": "csv", "txt": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "json"}
 _ENDINGS |= {"xlsx": "excel", "xlsm": "excel"}
@@ -148,7 +150,7 @@ class _Sample:
             head, whole = _head(conn_id, item, bounds.size)
             self.whole = self.whole and whole
             if not whole:
-                head = head[: head.rfind(b"\n") + 1]
+                head = head[: head.rfind(b"\n" if b"\n" in head else b"\r") + 1]
             if format == "csv":
                 self._csv(head)
             elif format == "json":
@@ -160,6 +162,8 @@ class _Sample:
             self.of_newest = self.of_newest or len(self.rows) or len(objects)
         if format != "csv":
             self.fields, self.rows, self.quoted = rows_of_objects(objects)
+            if any("_rescued" in item for item in objects):
+                self._assume(_RESCUED)
         if format == "excel":
             self.quoted = frozenset()  # cells come as text, whatever they are
         if not self.rows:
@@ -186,11 +190,13 @@ class _Sample:
             self.options["delimiter"] = delimiter
             self._assume(f"delimiter {'tab' if delimiter == chr(9) else delimiter}: the rows fall apart evenly by it")
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        header = [name.strip() for name in next(reader, [])]
+        header = [name.strip() for name in next(filter(any, reader), [])]  # blank lines before it are none
         self._must_be_header(header)
-        named = [position for position, name in enumerate(header) if name]
-        if len(named) < len(header):
+        named = [position for position, name in enumerate(header) if name and name != "_rescued"]
+        if not all(header):
             self._assume("a column without a name in the header: left out, its values go to _rescued")
+        if "_rescued" in header:
+            self._assume(_RESCUED)
         fields = [header[position] for position in named]
         if self.fields and fields != self.fields:
             self._assume("an older file has other columns, and was not looked at: check what became of them")
@@ -326,7 +332,16 @@ def _head(conn_id: str, item: Found, size: int) -> tuple[bytes, bool]:
         return head[:size], len(head) <= size
     except SluiceError as error:
         raise SluiceError(f"{item.name}: {error}") from None
-    except (EOFError, OSError, IndexError, zlib.error, zipfile.BadZipFile, zstd.ZstdError):
+    except (
+        EOFError,
+        OSError,
+        IndexError,
+        RuntimeError,
+        zlib.error,
+        lzma.LZMAError,
+        zipfile.BadZipFile,
+        zstd.ZstdError,
+    ):
         raise SluiceError(f"{item.name} can't be unpacked; nothing was written") from None
 
 
@@ -346,7 +361,7 @@ def _object(line: bytes, number: int) -> dict[str, Any]:
 
 def rows_of_objects(items: list[dict[str, Any]]) -> tuple[list[str], Rows, frozenset[str]]:
     """Objects as rows of text, their fields in order of appearance, and the fields whose values are JSON strings."""
-    fields = list(dict.fromkeys(itertools.chain.from_iterable(items)))
+    fields = [name for name in dict.fromkeys(itertools.chain.from_iterable(items)) if name != "_rescued"]
     plain = {name for name in fields if any(_is_plain(item.get(name)) for item in items)}
     try:
         return fields, [as_fields(item, fields) for item in items], frozenset(set(fields) - plain)

@@ -59,7 +59,7 @@ class Names:
     _MANY = 100  # unknown names; whoever has more has data for names
 
     def __init__(self, fields: list[str]) -> None:
-        self._known = set(fields) - {"_rescued"}
+        self._known = set(fields)
         self.missing = set(self._known)  # declared, and in no record so far
         self.unknown: dict[str, None] = {}  # in their order
         self.any = False  # whether any record could be read
@@ -82,7 +82,7 @@ class Names:
 class Read:
     """What reading a unit found out: the books' first column, and how the landing table maps to the contract."""
 
-    fields: list[str]
+    fields: list[str]  # with `rest`, the last is none of the source's
     content_hash: str = ""
     bytes_read: int = 0
     control_total: int | None = None
@@ -91,6 +91,7 @@ class Read:
     constants: dict[str, str] = field(default_factory=dict)
     empty_is_null: bool = False
     header: list[str] | None = None
+    rest: bool = False  # as it was said to `Sink.create`
     keys: int | None = None  # how many keys a scan found
     keys_once: bool = False  # the source vouches that no key is there twice
     clock_ahead: float | None = None  # seconds, of the source's clock before ours
@@ -133,7 +134,8 @@ class Block(Protocol):
 
 
 class Sink(Protocol):
-    """Where a reader puts the rows of one unit. Call `create` first; again to begin anew.
+    """Where a reader puts the rows of one unit. Call `create` first; again to begin anew. With `rest` the last field is
+    a JSON object of what the contract does not know, and none of the source's.
 
     Three ways in, which may be mixed; all take rows at the positions that they have in the unit, from 1:
 
@@ -168,7 +170,7 @@ class Sink(Protocol):
 
     @property
     def types(self) -> dict[str, str]: ...
-    def create(self, fields: list[str], *, keep: bool = False) -> None: ...
+    def create(self, fields: list[str], *, keep: bool = False, rest: bool = False) -> None: ...
     def rows(self, rows: Iterable[tuple[int, Sequence[str | None]]]) -> int: ...
     def copy(self, blocks: Iterable[bytes], options: str) -> int: ...
     def binary(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+TOO_DEEP = ("JSON", "objects inside objects, too deep to be read")
+
 
 class Number(str):
     """A JSON number as it was written."""
@@ -18,10 +20,15 @@ def loads(text: str | bytes) -> Any:
 
 
 def as_fields(item: dict[str, Any], fields: list[str]) -> list[str | None]:
-    """The item's values in the order of `fields`; what the contract does not know goes into `_rescued` as JSON."""
-    known = set(fields) - {"_rescued"}
+    """The item's values in the order of `fields`."""
+    return [as_text(item.get(name)) for name in fields]
+
+
+def with_rest(item: dict[str, Any], fields: list[str]) -> list[str | None]:
+    """The item's values in the order of `fields`, and last, as JSON, all that is not among them."""
+    known = set(fields)
     rest = {name: value for name, value in item.items() if name not in known}
-    return [(_dump(rest) if rest else None) if name == "_rescued" else as_text(item.get(name)) for name in fields]
+    return [*as_fields(item, fields), _dump(rest) if rest else None]
 
 
 def as_text(value: Any) -> str | None:
@@ -36,7 +43,7 @@ def as_text(value: Any) -> str | None:
 
 
 def _dump(value: Any) -> str:
-    """Back to JSON, with the numbers as they were written."""
+    """Back to JSON, with the numbers as they were written. Raises `RecursionError` where it is too deep."""
     if isinstance(value, Number):
         return str(value)
     if isinstance(value, dict):

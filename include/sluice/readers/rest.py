@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sluice.declarations import Source, Table
@@ -13,9 +13,22 @@ from sluice.declarations.pools import slots
 from sluice.declarations.rest import Rest
 from sluice.errors import BadResponse, SourceChanged
 from sluice.readers import paging
-from sluice.readers.base import Interval, Read, Readiness, Sink, Unit, day_interval, days, now, overlaps, source_fields
+from sluice.readers.base import (
+    Interval,
+    Names,
+    Read,
+    Readiness,
+    Sink,
+    Unit,
+    day_interval,
+    days,
+    now,
+    overlaps,
+    source_fields,
+)
+from sluice.readers.formats.columns import unstorable
 from sluice.readers.http import Answer, PageGone, Session, base_url
-from sluice.readers.jsonl import as_fields, loads
+from sluice.readers.jsonl import TOO_DEEP, loads, with_rest
 
 
 @dataclass
@@ -34,6 +47,8 @@ class Progress:
     last_digest: str = ""
     mark: paging.Position = None  # a page that was passed, to notice pages that lead in a circle
     done: bool = False
+    absent: list[str] | None = None  # declared fields that no row had so far
+    unknown: list[str] = field(default_factory=list)  # fields that the contract does not know
 
 
 @dataclass(frozen=True)
@@ -82,9 +97,10 @@ class RestReader:
     def read(self, source: Source, table: Table, unit: Unit, sink: Sink) -> Read:
         """Land every page of the unit, after those that an earlier attempt landed. One that can't be had fails it."""
         origin = _origin(table)
-        result = Read([*source_fields(table), "_rescued"])
+        fields = source_fields(table)
+        result = Read([*fields, "_rescued"], rest=True)
         with Session(origin, at_once=slots(source, origin.connection)) as session:
-            reading = _Reading(origin, unit, sink, session, result.fields)
+            reading = _Reading(origin, unit, sink, session, fields)
             try:
                 progress = reading.resume()
                 began = None
@@ -98,6 +114,7 @@ class RestReader:
                 reading.go_on(progress)
         if began and sink.resumed and not unit.interval:
             result.instant = began  # the unit was named by an attempt of which nothing is left
+        result.names = reading.names
         result.control_total, result.content_hash, result.bytes_read = progress.total, progress.digest, progress.bytes
         return result
 
@@ -107,12 +124,14 @@ class _Reading:
 
     def __init__(self, origin: Rest, unit: Unit, sink: Sink, session: Session, fields: list[str]) -> None:
         self._origin, self._unit, self._sink, self._session, self._fields = origin, unit, sink, session, fields
+        self.names = Names(fields)
         self._where = f"{origin.path} at connection {origin.connection}"
         self._left = f"nothing of {unit.name} was published"
 
     def begin(self) -> Progress:
         """An empty landing table, and the first page."""
-        self._sink.create(self._fields)
+        self._create()
+        self.names = Names(self._fields)
         return Progress(position=paging.first(self._origin.page))
 
     def resume(self) -> Progress:
@@ -120,6 +139,8 @@ class _Reading:
         if not self._sink.resumed:
             raise _ReadAnew
         progress = Progress(**self._sink.resumed)
+        if progress.absent is None:  # of a release that did not note which fields came
+            raise _ReadAnew
         try:
             last = self._ask(progress.last, progress.pages)
         except BadResponse:
@@ -131,8 +152,13 @@ class _Reading:
         )
         if not same:
             raise _ReadAnew
-        self._sink.create(self._fields, keep=True)
+        self._create(keep=True)
+        self.names.missing, self.names.any = set(progress.absent), progress.rows > 0
+        self.names.unknown = dict.fromkeys(progress.unknown)
         return progress
+
+    def _create(self, *, keep: bool = False) -> None:
+        self._sink.create([*self._fields, "_rescued"], keep=keep, rest=True)
 
     def go_on(self, progress: Progress) -> None:
         """Land page after page, and commit each with how far we are."""
@@ -153,12 +179,12 @@ class _Reading:
         try:
             body = loads(answer.body)
             content = paging.content(self._origin, body, answer.headers)
+            text = json.dumps(content.items, sort_keys=True).encode()
         except paging.Malformed as problem:
             raise self._no_data(f"page {number} {problem}", answer.body, number) from None
         except (ValueError, RecursionError):
             kind = answer.headers.get("content-type", "no content type")
             raise self._no_data(f"page {number} is {kind} that is not JSON", answer.body, number) from None
-        text = json.dumps(content.items, sort_keys=True).encode()
         return Asked(content, hashlib.blake2b(text, digest_size=16).hexdigest(), len(text), body, answer)
 
     def _no_data(self, what: str, body: bytes, number: int) -> BadResponse:
@@ -195,6 +221,7 @@ class _Reading:
             progress.bytes + asked.size,
         )
         progress.first_count = progress.first_count if progress.pages > 1 else count
+        progress.absent, progress.unknown = sorted(self.names.missing), list(self.names.unknown)
         progress.digest = hashlib.blake2b((progress.digest + asked.digest).encode(), digest_size=16).hexdigest()
         try:
             following = paging.following(
@@ -220,7 +247,21 @@ class _Reading:
         progress.position, progress.done = following, following is None
 
     def _numbered(self, asked: Asked, before: int) -> Iterator[tuple[int, list[str | None]]]:
-        return ((before + n, as_fields(item, self._fields)) for n, item in enumerate(asked.content.items, start=1))
+        """The rows of a page; one that Postgres can't hold goes to quarantine, and the others go on."""
+        for number, item in enumerate(asked.content.items, start=before + 1):
+            try:
+                json.dumps(item, ensure_ascii=False).encode()  # a field's name may hold what can't be stored, too
+                values = with_rest(item, self._fields)
+                problem = unstorable(values)
+            except UnicodeEncodeError:
+                problem = "ENCODING", "half of a surrogate pair"
+            except RecursionError:
+                problem = TOO_DEEP
+            if problem:
+                self._sink.reject(number, *problem, json.dumps(item).encode())
+            else:
+                self.names.add(item)
+                yield number, values
 
 
 def _origin(table: Table) -> Rest:

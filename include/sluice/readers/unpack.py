@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -19,7 +20,16 @@ _BLOCK = 1 << 18
 _MAX_MEMBERS = 10_000
 _ENDINGS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".zip": "zip"}
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip"}
-_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdError, zipfile.BadZipFile, NotImplementedError, ValueError)
+_DAMAGE = (
+    EOFError,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+    zstd.ZstdError,
+    zipfile.BadZipFile,
+    NotImplementedError,
+    ValueError,
+)
 
 
 def unpacked(files: Files, path: Path, location: str, name: str, folder: Path) -> list[Path]:
@@ -90,7 +100,7 @@ def _copy(packed: Any, target: Path, left: int, limit: int, name: str) -> int:
     """Unpack one stream, but no more than `left` bytes. Returns how many they were."""
     size = 0
     with target.open("wb") as plain:
-        while block := packed.read(_BLOCK):
+        while block := _block(packed):
             size += len(block)
             if size > left:
                 raise GateRefused(
@@ -99,3 +109,12 @@ def _copy(packed: Any, target: Path, left: int, limit: int, name: str) -> int:
                 )
             plain.write(block)
     return size
+
+
+def _block(packed: Any) -> bytes:
+    try:
+        return bytes(packed.read(_BLOCK))
+    except OSError as error:
+        if error.errno is not None:  # the disk's; bz2 says so of damaged data, without a number
+            raise
+        raise zipfile.BadZipFile from None

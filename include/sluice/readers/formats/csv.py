@@ -18,6 +18,7 @@ from sluice.errors import GateRefused
 from sluice.readers.base import Digest, Read, Sink, Unit, source_fields
 from sluice.readers.formats.blocks import MAX_RECORD, NO_QUOTE, STRAY_QUOTE, Problem, Shape, split
 from sluice.readers.formats.dialect import SERVER_ENCODINGS
+from sluice.readers.formats.header import must_be_header
 from sluice.readers.lines import Comparison, NotPlain, plain_lines
 
 BOM = b"\xef\xbb\xbf"
@@ -27,7 +28,7 @@ _BLOCK = 1 << 18
 def read(table: Table, dialect: Csv, path: Path, unit: Unit, sink: Sink) -> Read:
     """Land the rows of a plain file (`dialect.plain`): at most a header before them, and nothing after."""
     with path.open("rb") as file:
-        header = _header(dialect, file, unit) if dialect.header else source_fields(table)
+        header = _known_header(table, dialect, file, unit) if dialect.header else source_fields(table)
     result, digest = Read(header, empty_is_null=True, header=header), Digest()
     sink.create(header)
     options = _copy_options(dialect)
@@ -54,7 +55,7 @@ def read_differences(table: Table, dialect: Csv, path: Path, unit: Unit, sink: S
     if lines is None or path.stat().st_size < lines.smallest:
         return read(table, dialect, path, unit, sink)
     with path.open("rb") as file:
-        header = _header(dialect, file, unit) if dialect.header else source_fields(table)
+        header = _known_header(table, dialect, file, unit) if dialect.header else source_fields(table)
     shape = _shape(table, dialect, header)
     if lines.known is not None and lines.known_shape == shape:
         lines.begin(shape, compare=True)
@@ -127,9 +128,19 @@ def _copy_options(dialect: Csv) -> str | None:
     )
 
 
+def _known_header(table: Table, dialect: Csv, file: io.BufferedReader, unit: Unit) -> list[str]:
+    """The header, if any field of the contract is in it. If none is, it may well be a record: it is not named then, and
+    nothing of it reaches the ledger."""
+    header = _header(dialect, file, unit)
+    must_be_header(header, table, unit)
+    return header
+
+
 def _header(dialect: Csv, file: io.BufferedReader, unit: Unit) -> list[str]:
-    """The names in the first record, which may go over several lines; the file stands behind it then."""
+    """The names in the first record that is not blank, which may go over several lines; the file stands behind it."""
     shape, raw = Shape(dialect, 0), file.readline(MAX_RECORD).removeprefix(BOM)
+    while raw and not raw.strip():
+        raw = file.readline(MAX_RECORD)
     while dialect.quote and raw.count(shape.quote) % 2 and len(raw) < MAX_RECORD and (more := file.readline()):
         raw += more
     header = [(name or "").strip() for name in shape.fields(raw)]
@@ -173,8 +184,10 @@ def _records(dialect: Csv, file: io.BufferedReader, width: int, sink: Sink) -> I
             record, problem = [], ("CSV", str(error))
         else:
             problem = _damage(shape, record, lines.raw)
-        if number == 0 or not lines.raw.strip():
-            number -= number != 0
+        if not lines.raw.strip():
+            number -= 1
+            continue
+        if number == 0:
             continue
         if problem:
             sink.reject(number, *problem, lines.raw)

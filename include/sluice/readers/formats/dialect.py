@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from sluice.declarations.files import Csv
 from sluice.errors import GateRefused
+from sluice.readers.formats.blocks import MAX_RECORD, Shape
 
 SERVER_ENCODINGS = {
     "utf-8": "UTF8",
@@ -30,6 +32,8 @@ SERVER_ENCODINGS = {
 """Python's names of the encodings that the server reads by itself, and the server's."""
 
 _LINE = 1 << 20  # bytes; longer lines are handled in pieces
+_HEAD = 1 << 18  # bytes in which the first line ends, else it ends as most do
+_END = re.compile(r"\r+\n|\r|\n")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -55,6 +59,7 @@ def plain(dialect: Csv, paths: list[Path], unit_name: str) -> Iterator[Plain]:
     """The file itself where it is plain already, else a temporary plain copy of all `paths`."""
     known = dialect.encoding in SERVER_ENCODINGS
     odd = dialect.skip_lines or dialect.comment or dialect.trailer or not known
+    odd = odd or any(_ends_in_returns(path, dialect) for path in paths)
     if not odd and len(paths) == 1:
         yield Plain(paths[0], dialect)
         return
@@ -63,18 +68,20 @@ def plain(dialect: Csv, paths: list[Path], unit_name: str) -> Iterator[Plain]:
         made = Plain(Path(spool.name), dialect.model_copy(update=changed))
         header: bytes | None = None
         for path in paths:
-            line = b"\n"
-            member = _Member(dialect, unit_name if len(paths) == 1 else f"{unit_name} (member {path.name})")
-            for number, line in enumerate(member.records(_lines(path, dialect.encoding))):
-                if dialect.header and number == 0 and header is None:
-                    header = line.strip()
-                elif dialect.header and number == 0:
-                    if line.strip() != header:
-                        raise GateRefused(
-                            f"{member.name} has another header than the member before it; the unit was left unread"
-                        )
+            line, awaited = b"\n", dialect.header
+            end = b"\r" if _ends_in_returns(path, dialect) else b"\n"
+            member = _Member(dialect, unit_name if len(paths) == 1 else f"{unit_name} (member {path.name})", end)
+            lines = member.records(_lines(path, dialect.encoding, end))
+            for line in lines if end == b"\n" else _with_line_feeds(lines, made.dialect):
+                if awaited and not line.strip():
                     continue
-                spool.write(line)
+                if awaited and header is not None and line.strip() != header:
+                    raise GateRefused(
+                        f"{member.name} has another header than the member before it; the unit was left unread"
+                    )
+                if not awaited or header is None:
+                    spool.write(line)
+                header, awaited = header if header is not None or not awaited else line.strip(), False
             if member.announced is not None:
                 made.control_total = (made.control_total or 0) + member.announced
             if not line.endswith(b"\n"):
@@ -105,9 +112,48 @@ def lines_of(path: Path, encoding: str) -> Iterator[str]:
             yield line.removeprefix("\ufeff") if number == 0 else line
 
 
-def _lines(path: Path, encoding: str) -> Iterator[bytes]:
+def _ends_in_returns(path: Path, dialect: Csv) -> bool:
+    """Whether the first line outside quotes ends with a carriage return alone, as on a Macintosh of old."""
+    with path.open("rb") as file:
+        text = file.read(_HEAD).decode(dialect.encoding, "replace")
+    for found in _END.finditer(text):
+        if not dialect.quote or text.count(dialect.quote, 0, found.start()) % 2 == 0:
+            return found[0] == "\r" and found.end() < _HEAD
+    return False
+
+
+def _with_line_feeds(lines: Iterator[bytes], dialect: Csv) -> Iterator[bytes]:
+    """Records whose lines end in carriage returns, each ended by a line feed instead; inside quotes they stay.
+
+    Python's own parser says where a record ends, since one stray quote would turn the rest of the file inside out.
+    """
+    raw: list[bytes] = []
+
+    def texts() -> Iterator[str]:
+        for line in lines:
+            raw.append(line)
+            yield line.decode(dialect.encoding, "surrogateescape").replace("\0", "\x1a")
+
+    csv.field_size_limit(MAX_RECORD)
+    try:
+        for _ in csv.reader(texts(), **Shape(dialect, 0).parser()):
+            yield b"".join(raw).removesuffix(b"\r") + b"\n"
+            raw.clear()
+    except csv.Error:
+        raise GateRefused(
+            "the first line ends in a carriage return alone and others do not, or a quote is never closed, so that "
+            "nobody can say where the records begin; the file was left unread. Ask for line feeds"
+        ) from None
+
+
+def _lines(path: Path, encoding: str, end: bytes) -> Iterator[bytes]:
     """The lines of a file, or pieces of overlong ones: as they are, or as UTF-8 if the server does not know the
     encoding."""
+    if encoding in SERVER_ENCODINGS and end == b"\r":
+        with path.open(encoding=encoding, errors="surrogateescape", newline="\r") as text:
+            for number, line in enumerate(text):
+                yield (line if number else line.removeprefix("\ufeff")).encode(encoding, "surrogateescape")
+        return
     if encoding in SERVER_ENCODINGS:
         with path.open("rb") as file:
             if file.read(3) != _BOM:
@@ -115,7 +161,7 @@ def _lines(path: Path, encoding: str) -> Iterator[bytes]:
             while line := file.readline(_LINE):
                 yield line
         return
-    with path.open(encoding=encoding, errors="sluice_damaged", newline="\n") as text:
+    with path.open(encoding=encoding, errors="sluice_damaged", newline=end.decode()) as text:
         while piece := text.readline(_LINE):
             yield piece.encode("utf-8", "surrogatepass")
 
@@ -123,8 +169,8 @@ def _lines(path: Path, encoding: str) -> Iterator[bytes]:
 class _Member:
     """Takes from the lines of one file those that are no records, and remembers what the trailer says."""
 
-    def __init__(self, dialect: Csv, name: str) -> None:
-        self.name, self._dialect = name, dialect
+    def __init__(self, dialect: Csv, name: str, end: bytes) -> None:
+        self.name, self._dialect, self._end = name, dialect, end
         encoding = dialect.encoding if dialect.encoding in SERVER_ENCODINGS else "utf-8"
         self._encoding = encoding
         self._quote, self._escape, self._comment = (
@@ -149,7 +195,7 @@ class _Member:
     def _without_comments(self, lines: Iterator[bytes]) -> Iterator[bytes]:
         skip, quoted, begins = self._dialect.skip_lines, False, True
         for line in lines:
-            ended = line.endswith(b"\n")
+            ended = line.endswith(self._end)
             if skip:
                 skip -= ended
                 continue

@@ -19,7 +19,7 @@ from sluice.declarations.files import JsonLines
 from sluice.readers.base import Digest, Names, Read, Sink, Unit, source_fields
 from sluice.readers.formats.columns import NULL, OPTIONS, Damaged, Rows, Texts, Written, unstorable
 from sluice.readers.formats.records import land
-from sluice.readers.jsonl import as_fields, as_text, loads
+from sluice.readers.jsonl import TOO_DEEP, as_text, loads, with_rest
 
 BLOCK = 1 << 20  # bytes
 _BOM = b"\xef\xbb\xbf"
@@ -27,16 +27,16 @@ _BOM = b"\xef\xbb\xbf"
 
 def read(table: Table, options: JsonLines, path: Path, unit: Unit, sink: Sink) -> Read:
     """Land the objects of a file."""
-    fields = [*source_fields(table), "_rescued"]
+    fields = source_fields(table)
     names, digest = Names(fields), Digest()
-    result = Read(fields, names=names)
-    sink.create(fields)
+    result = Read([*fields, "_rescued"], rest=True, names=names)
+    sink.create(result.fields, rest=True)
     with path.open("rb") as file:
         blocks = _blocks(digest.reading(file))
         if sink.takes_blocks:
             sink.blocks(_Decoder(fields, names).rows(blocks), OPTIONS)
         else:
-            land((_record(line, fields, names) for block in blocks for line in _split(block)), len(fields), sink)
+            land((_record(line, fields, names) for block in blocks for line in _split(block)), len(result.fields), sink)
     result.content_hash, result.bytes_read = digest.hex(), digest.size
     return result
 
@@ -61,11 +61,11 @@ def _split(block: bytes) -> list[bytes]:
 
 
 class _Decoder:
-    """Lines into columns: every value as the text that `as_fields` makes of it."""
+    """Lines into columns: every value as the text that `with_rest` makes of it."""
 
     def __init__(self, fields: list[str], names: Names) -> None:
         self._fields, self._names = fields, names
-        self._places = {f"f{index}": name for index, name in enumerate(fields) if name != "_rescued"}
+        self._places = {f"f{index}": name for index, name in enumerate(fields)}
         members = [(place, Any, msgspec.UNSET) for place in self._places]
         # not tracked by the garbage collector, which would look at a million of them again and again
         self._row = msgspec.defstruct("Row", members, rename=self._places, forbid_unknown_fields=True, gc=False)
@@ -90,9 +90,13 @@ class _Decoder:
             rows = list(map(self._decode, lines))
         except (ValueError, RecursionError):
             rows = [self._alone(index, line, rescued, damaged) for index, line in enumerate(lines)]
-        self._names.any |= len(damaged) < len(lines)
         try:
             columns = [self._column(place, rows, lines) for place in self._places]
+        except RecursionError:
+            rows = [self._with_text(index, line, rescued, damaged) for index, line in enumerate(lines)]
+            columns = [self._column(place, rows, lines) for place in self._places]
+        self._names.any |= len(damaged) < len(lines)
+        try:
             return Written.of([*columns, rescued], first, damaged)
         except TypeError:
             self._texts.clear()
@@ -106,7 +110,11 @@ class _Decoder:
                 raise ValueError
             return self._decode(line)
         except (ValueError, RecursionError):
-            record = _record(line, self._fields, self._names)
+            return self._with_text(index, line, rescued, damaged)
+
+    def _with_text(self, index: int, line: bytes, rescued: list[str], damaged: dict[int, Damaged]) -> Any:
+        """The same by Python's own parser."""
+        record = _record(line, self._fields, self._names)
         if isinstance(record, Damaged):
             damaged[index] = record
             return self._row()
@@ -141,7 +149,10 @@ def _record(line: bytes, fields: list[str], names: Names) -> Texts | Damaged:
     item, found = _object(line)
     if item is None:
         return Damaged(*found, line.rstrip(b"\r\n"))
-    values = as_fields(item, fields)
+    try:
+        values = with_rest(item, fields)
+    except RecursionError:
+        return Damaged(*TOO_DEEP, line.rstrip(b"\r\n"))
     if problem := unstorable(values):
         return Damaged(*problem, line.rstrip(b"\r\n"))
     names.add(item)
@@ -161,7 +172,7 @@ def _object(line: bytes) -> tuple[dict[str, Any] | None, tuple[str, str]]:
     except UnicodeEncodeError:
         return None, ("ENCODING", "half of a surrogate pair")
     except RecursionError:
-        return None, ("JSON", "objects inside objects, too deep to be read")
+        return None, TOO_DEEP
     except ValueError as error:
         return None, ("JSON", f"not JSON: {getattr(error, 'msg', 'unreadable')}")
     if not isinstance(item, dict):

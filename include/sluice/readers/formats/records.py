@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ from sluice.declarations import Table
 from sluice.errors import GateRefused
 from sluice.readers.base import Digest, Names, Read, Sink, Unit, source_fields
 from sluice.readers.formats.columns import OPTIONS, Damaged, Texts, blocks_of, raw, unstorable
-from sluice.readers.jsonl import as_fields
+from sluice.readers.formats.header import must_be_header
+from sluice.readers.jsonl import TOO_DEEP, as_fields, with_rest
 from sluice.readers.nested import flat
 
 __all__ = ["Damaged", "RecordFormat"]
@@ -40,10 +42,13 @@ class RecordFormat(ABC):
     def read(self, table: Table, paths: list[Path], unit: Unit, sink: Sink) -> Read:
         """Land the records of all files. What the contract does not name is kept in `_rescued`."""
         header = common_header(self, paths)
-        fields = header or [*source_fields(table), "_rescued"]
-        result, names = Read(fields, header=header), None if header else Names(fields)
-        sink.create(fields)
-        land(_texts(self, paths, fields, names), len(fields), sink)
+        if header:
+            must_be_header(header, table, unit)
+        fields = header or source_fields(table)
+        names = None if header else Names(fields)
+        result = Read([*fields, "_rescued"], rest=True) if names else Read(fields, header=header)
+        sink.create(result.fields, rest=result.rest)
+        land(_texts(self, paths, fields, names), len(result.fields), sink)
         return finished(result, paths, names, self.control_total)
 
 
@@ -93,11 +98,22 @@ def _texts(
             yield record
             continue
         item = flat(record, dotted) if dotted else record
-        values = as_fields(item, fields)
+        try:
+            values = with_rest(item, fields) if names else as_fields(item, fields)
+        except RecursionError:
+            yield Damaged(*TOO_DEEP, _written(item))
+            continue
         problem = unstorable(values)
         if names and not problem:
             names.add(item)
         yield Damaged(*problem, raw(values)) if problem else values
+
+
+def _written(item: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(item, default=str).encode()
+    except RecursionError:
+        return b""
 
 
 def _blocks(paths: list[Path]) -> Iterator[bytes]:
