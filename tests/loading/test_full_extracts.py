@@ -155,6 +155,12 @@ def test_a_row_that_hides_its_key_lets_no_other_key_be_taken_for_deleted(world: 
     (published,) = world.load("things")
     assert published.rows_deleted == 0
     assert meaning_in(world)[2] == [("2026-01-02", "b")]
+    ((verdict, message),) = world.query(
+        "select verdict, message from ops.gate_result where check_name = 'deletes' and batch_id = %s",
+        published.batch_id,
+    )
+    assert verdict == "warn"
+    assert message.startswith("the keys of 1 rejected rows can't be read, so no key is taken for vanished")
 
 
 def test_E9_an_empty_extract_is_refused_also_when_it_comes_together_with_the_one_before(world: World) -> None:

@@ -227,9 +227,10 @@ def test_full_absence_that_would_close_too_much_stays_withheld_and_is_said(world
     assert (done.applied, done.deleted) == (1, 0)
     assert "2 keys that this extract lacks stay open" in done.note
     assert meaning_in(world)[1] == [("2026-01-02", "a")]
-    assert world.query("select verdict from ops.gate_result where check_name = 'deletes' and severity = 'warn'") == [
-        ("warn",)
-    ]
+    assert world.query(
+        "select part, gate_result.verdict from ops.gate_result inner join ops.batch using (batch_id)"
+        " where check_name = 'deletes' and severity = 'warn' order by batch_id"
+    ) == [("unit", "warn"), ("replay", "warn")]
 
 
 ORDERS = """

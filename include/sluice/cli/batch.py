@@ -12,6 +12,7 @@ import typer
 from sluice import warehouse
 from sluice.cli.common import show
 from sluice.errors import SluiceError
+from sluice.loading import approval
 from sluice.loading.batch import STATES
 from sluice.reports import flow
 from sluice.reports.project import read_project
@@ -99,16 +100,13 @@ def approve(
     reason: Annotated[str, typer.Option(help="Why it is right; kept in the ledger")],
 ) -> None:
     """Let a refused batch through: vanished keys, or a unit that came late. It is published when it is read the next
-    time, with this content."""
+    time, with this content, if nothing else refuses it and no more keys vanish than now."""
     with warehouse.connect() as connection:
-        row = connection.execute(
-            "update ops.batch set approved_by = %s, approved_reason = %s where batch_id = %s and state = 'refused' "
-            "returning source, table_name",
-            [getpass.getuser(), reason, batch_id],
-        ).fetchone()
-    if row is None:
-        raise SluiceError(f"batch {batch_id} is not a refused batch; nothing was approved")
-    print(f"approved. Publish it with: sluice load {row[0]}.{row[1]}, or run the DAG ingest_{row[0]} again")
+        table, approved = approval.approve(connection, batch_id, by=getpass.getuser(), reason=reason)
+    words = {"late": "that the unit comes late ({} rows)", "deletes": "that {} keys vanished"}
+    what = " and ".join(words[check].format(count) for check, count in approved.items())
+    source = table.partition(".")[0]
+    print(f"approved: {what}. Publish it with: sluice load {table}, or run the DAG ingest_{source} again")
 
 
 @app.command()

@@ -10,8 +10,8 @@ from psycopg import sql
 from sluice.declarations import Mode, Table
 from sluice.errors import GateRefused, SluiceError
 from sluice.gates import override
+from sluice.loading import approval, checks, drift, evolve, history, lateness, log, rows, shape
 from sluice.loading import batch as batches
-from sluice.loading import checks, drift, evolve, history, lateness, log, rows, shape
 from sluice.loading.batch import Batch, record_check
 from sluice.loading.landing import landing_table
 from sluice.loading.mapping import Mapping, map_batch
@@ -145,7 +145,7 @@ def _judge_header(connection: psycopg.Connection, table: Table, batch: Batch, ma
 def _judge_late(connection: psycopg.Connection, table: Table, batch: Batch) -> Verdict:
     """A unit that waits whole for a person, because it came late."""
     behind, horizon = lateness.of_unit(connection, table, batch, "hold"), table.late and table.late.horizon
-    if behind is None or _approved_content(connection, batch):
+    if behind is None or approval.covers(connection, batch, "late", batch.rows_read):
         return Verdict("late", False)
     return Verdict(
         "late",
@@ -161,6 +161,8 @@ def _judge_rows(connection: psycopg.Connection, table: Table, batch: Batch) -> l
     verdicts = [judge_rejects(batch.rows_read, batch.rows_quarantined, table.max_reject_share), _judge_total(batch)]
     if (deletes := judge_vanished(connection, table, batch)) is not None:
         verdicts.append(deletes)
+    elif batch.deletes_withheld:
+        verdicts.append(_judge_withheld(connection, batch))
     verdicts += [Verdict("severity", True, reason) for reason in checks.judge(connection, table, batch)]
     return verdicts
 
@@ -194,7 +196,7 @@ def judge_vanished(connection: psycopg.Connection, table: Table, batch: Batch) -
         ).fetchone()  # type: ignore[misc]
         known += batch.details.get("unchanged", 0)
         verdict = judge_deletes(vanished, known, table.deletes.max_share, batch.batch_id)
-        if verdict.refused and _approved(connection, batch, vanished):
+        if verdict.refused and approval.covers(connection, batch, "deletes", vanished):
             return Verdict(
                 "deletes",
                 False,
@@ -204,6 +206,21 @@ def judge_vanished(connection: psycopg.Connection, table: Table, batch: Batch) -
             )
         return verdict
     return None
+
+
+def _judge_withheld(connection: psycopg.Connection, batch: Batch) -> Verdict:
+    """Nothing is closed while a rejected row hides its key; nobody should have to guess why."""
+    hidden = connection.execute(
+        "select count(*) from ops.quarantine where batch_id = %s and key is null", [batch.batch_id]
+    ).fetchone()[0]  # type: ignore[index]
+    return Verdict(
+        "deletes",
+        False,
+        f"the keys of {hidden} rejected rows can't be read, so no key is taken for vanished, and nothing was closed. "
+        "It is once those rows are replayed, or by an extract without such rows. See: sluice quarantine list",
+        severity="warn",
+        outcome="warn",
+    )
 
 
 def judge_rejects(read: int, rejected: int, max_share: float) -> Verdict:
@@ -257,47 +274,3 @@ def _judge_total(batch: Batch) -> Verdict:
             batch.control_total,
         )
     return Verdict("control_total", False, "", batch.rows_read, batch.control_total)
-
-
-def _approved_content(connection: psycopg.Connection, batch: Batch) -> bool:
-    """Whether a person approved this unit with this content."""
-    return bool(
-        connection.execute(
-            "select 1 from ops.batch where (source, table_name, unit, content_hash) = (%s, %s, %s, %s)"
-            " and approved_by is not null",
-            [batch.source, batch.table_name, batch.unit, batch.content_hash],
-        ).fetchone()
-    )
-
-
-def _approved(connection: psycopg.Connection, batch: Batch, vanished: int) -> bool:
-    """Whether a person approved as many deletes: of the same unit or content, or since the table was last published.
-
-    A table that is read live never has the same content twice, so there the approval is for the number of keys.
-    """
-    return bool(
-        connection.execute(
-            """
-            select 1 from ops.batch as refused
-            where source = %(source)s and table_name = %(table)s and approved_by is not null
-                and (
-                    (unit = %(unit)s and content_hash = %(content)s)
-                    or (
-                        (details ->> 'vanished')::bigint >= %(vanished)s
-                        and not exists (
-                            select from ops.batch as later
-                            where later.source = refused.source and later.table_name = refused.table_name
-                                and later.state in ('published', 'superseded') and later.batch_id > refused.batch_id
-                        )
-                    )
-                )
-            """,
-            {
-                "source": batch.source,
-                "table": batch.table_name,
-                "unit": batch.unit,
-                "content": batch.content_hash,
-                "vanished": vanished,
-            },
-        ).fetchone()
-    )
