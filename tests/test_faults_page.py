@@ -19,7 +19,7 @@ DOES = {
     "E3": "Read again, and recognised by key, instant and hash.",
     "E4": "Reads from so much further back, once `CLOCK_SKEW`; a row whose own stamp went back is found by a key scan.",
     "E5": "`FUTURE`, where `cursor.max_future` is declared.",
-    "E6": "`NULL_CURSOR`.",
+    "E6": "`NULL_CURSOR`; it waits once, however often it is read.",
     "E7": "Stamps are compared in microseconds, inclusive.",
     "E8": "A tombstone at the instant of the scan; life again when the key returns.",
     "E9": "`EMPTY_SOURCE`; `sluice batch approve`.",

@@ -58,7 +58,8 @@ class GateRefused(SluiceError):
 
 
 class LandingLost(SluiceError):
-    """What was landed is no longer whole: landing is unlogged, and a crash of the server empties it."""
+    """What was landed is of no use any more: a crash of the server emptied it, for landing is unlogged, or another
+    reading overtook it. Its unit is read anew."""
 
     retryable = True
 

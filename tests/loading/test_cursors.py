@@ -9,8 +9,9 @@ import pytest
 
 from sluice.cli.batch import approve
 from sluice.declarations import load_file
-from sluice.errors import GateRefused, SluiceError, SourceUnavailable
+from sluice.errors import GateRefused, LandingLost, SluiceError, SourceUnavailable
 from sluice.loading import RunContext, audit, backdated, land, publish
+from sluice.readers import postgres as reader
 from tests.loading.conftest import World
 
 ORDERS = """
@@ -253,3 +254,80 @@ def test_E10_a_mass_delete_that_a_key_scan_found_can_be_approved(world: World, s
     source.execute("delete from orders where id > 5")
     with pytest.raises(GateRefused, match="MASS_DELETE"):
         world.load("orders")  # an approval holds once
+
+
+@pytest.mark.parametrize("stamp", ["null", "now() + interval '1 year'"])
+@pytest.mark.parametrize("first_as", ["text", "values"])
+def test_E6_a_row_that_is_rejected_at_every_reading_waits_once_and_stops_nothing(
+    world: World, source: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, stamp: str, first_as: str
+) -> None:
+    """Also where the first reading was large, and took values, and those after it are small, and take text."""
+    declared = ORDERS.replace("max_reject_share: 1", "max_reject_share: 0.05")
+    world.declare(declared.replace("{column: updated_at}", "{column: updated_at, max_future: 1d}"))
+    source.execute("insert into orders select i, i, '2026-01-01' from generate_series(1, 100) as i")
+    source.execute(f"insert into orders values (1000, 1.50, {stamp})")
+    monkeypatch.setattr(reader, "BINARY_FROM", 1 if first_as == "values" else 10_000)
+    world.load("orders")
+    monkeypatch.setattr(reader, "BINARY_FROM", 10_000)
+    for number in range(1, 4):
+        source.execute("update orders set amount = 0, updated_at = now() where id = %s", [number])
+        (published,) = world.load("orders")
+        assert (published.rows_applied, published.rows_quarantined) == (1, 0)
+        assert published.rows_unchanged == published.rows_read - 1, "the one that waits is nothing new"
+    assert world.query("select count(*), min(batch_id) from ops.quarantine") == [(1, 1)]
+    world.warehouse.execute("update ops.quarantine set state = 'discarded'")
+    source.execute("update orders set amount = 0, updated_at = now() where id = 50")
+    assert world.load("orders")[0].rows_quarantined == 0, "what a person decided is not asked again"
+    source.execute("update orders set amount = 2.50 where id = 1000")
+    with pytest.raises(GateRefused, match=r"1 of \d rows break the contract"):
+        world.load("orders")  # other content is another row
+    assert world.books_balance()
+
+
+def test_L6_a_reading_that_was_refused_lets_no_reject_of_the_next_one_pass(
+    world: World, source: psycopg.Connection
+) -> None:
+    """Only what a published batch left behind waits; what a refused one rejected is judged again, and kept once."""
+    world.declare(ORDERS.replace("max_reject_share: 1", "max_reject_share: 0"))
+    source.execute("insert into orders values (1, 1, now()), (2, 2, null)")
+    for _ in range(3):
+        with pytest.raises(GateRefused, match="1 of 2 rows break the contract"):
+            world.load("orders")
+    assert world.query("select state, count(*) from ops.quarantine group by 1 order by 1") == [
+        ("open", 1),
+        ("superseded", 2),
+    ]
+
+
+def test_of_two_readings_of_one_stamp_the_one_published_last_need_not_be_the_later(
+    world: World, source: psycopg.Connection
+) -> None:
+    """The earlier reading is given up, and the next one says what the source holds."""
+    source.execute("insert into orders values (1, 1, now() - interval '1 minute')")
+    world.load("orders")
+    declared = load_file(world.sources / "shop.yml")
+    source.execute("insert into orders values (2, 10, now())")
+    earlier = land(declared, declared.tables["orders"], RunContext("earlier"))
+    source.execute("update orders set amount = 20 where id = 2")
+    later = land(declared, declared.tables["orders"], RunContext("later"))
+    for ids_ in (later, earlier):
+        audit(ids_)
+    publish(later)
+    with pytest.raises(LandingLost, match=r"1 of its rows differ from what batch 3 published under the same stamp"):
+        publish(earlier)
+    for _ in range(2):
+        world.load("orders")
+    assert world.query("select amount::int from staging.shop__orders where id = 2 order by _sequence") == [(20,)]
+    assert world.books_balance()
+
+
+def test_readings_beside_each_other_that_do_not_differ_are_both_published(
+    world: World, source: psycopg.Connection
+) -> None:
+    source.execute("insert into orders values (1, 1, now())")
+    declared = load_file(world.sources / "shop.yml")
+    both = [land(declared, declared.tables["orders"], RunContext(run)) for run in ("one", "other")]
+    for batch_ids in both:
+        audit(batch_ids)
+    found = [publish(batch_ids)[0] for batch_ids in reversed(both)]
+    assert [(published.rows_applied, published.rows_unchanged) for published in found] == [(1, 0), (0, 1)]

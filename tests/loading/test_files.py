@@ -3,6 +3,9 @@ docs/reference/faults.md."""
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime, time, timedelta
+
+import psycopg
 import pytest
 
 from sluice.errors import GateRefused
@@ -136,6 +139,83 @@ def test_E15_events_delivered_again_under_another_name_are_a_no_op(world: World)
     assert world.query("select verdict from ops.batch where state = 'unchanged'") == [
         ("the same content as one.jsonl",)
     ]
+
+
+EVENTS = """
+    events:
+      description: events
+      from: {files: {connection: drop, path: "{name}.jsonl", format: jsonl}}
+      mode: append
+      key: [id]
+      columns: {id: {type: bigint, required: true}}
+"""
+
+
+def test_E15_two_files_of_equal_content_in_one_run_are_one_delivery(world: World) -> None:
+    world.declare(EVENTS)
+    for name in ("one", "copy of one"):
+        world.deliver(f"{name}.jsonl", '{"id": 1}\n{"id": 2}\n')
+    assert sorted((published.state, published.rows_applied) for published in world.load("events")) == [
+        ("published", 2),
+        ("unchanged", 0),
+    ]
+    assert world.query("select count(*) from staging.shop__events") == [(2,)]
+    assert world.query("select verdict like 'the same content as %', rows_read, rows_unchanged from ops.batch"
+                       " where state = 'unchanged'") == [(True, 2, 2)]  # fmt: skip
+    assert world.query("select count(*) from pg_class where relnamespace = 'landing'::regnamespace") == [(0,)]
+    assert world.load("events") == [], "both are known"
+
+
+def test_E15_what_held_the_content_is_superseded_in_the_same_run_so_its_copy_is_published(world: World) -> None:
+    world.declare(EVENTS)
+    world.deliver("a.jsonl", '{"id": 1}\n')
+    world.load("events")
+    world.deliver("a.jsonl", '{"id": 2}\n')
+    world.deliver("b.jsonl", '{"id": 1}\n')
+    world.load("events")
+    world.load("events")
+    assert world.query(
+        "select id from staging.shop__events inner join ops.batch on batch_id = _batch_id"
+        " where state = 'published' order by 1"
+    ) == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_equal_rows_of_two_intervals_are_two_deliveries(world: World, one_by_one: bool) -> None:
+    """Of a query by day, and of files by day: that Tuesday sold as much as Monday is no copy of Monday."""
+    world.declare(
+        """
+        counts:
+          description: counts
+          from: {postgres: {connection: db, query: "select store, n from counts where day >= {start} and day < {end}"}}
+          mode: append
+          key: [store]
+          columns: {store: {type: text, required: true}, n: {type: bigint}}
+        files:
+          description: counts
+          from: {files: {connection: drop, path: "{date}/{part}.csv"}}
+          mode: append
+          key: [store]
+          columns: {store: {type: text, required: true}, n: {type: bigint}}
+        """,
+        head=f"start: {date.today() - timedelta(days=3)}\n",
+    )
+    with psycopg.connect(world.source_url, autocommit=True) as source:
+        source.execute("create table counts as select now() - interval '1 day' * i as day, 'A' as store, 5 as n"
+                       " from generate_series(1, 3) as i")  # fmt: skip
+    days = [datetime.combine(date.today() - timedelta(days=i), time(), UTC) for i in (3, 2, 1)]
+    for start in days:
+        for part in ("a", "copy of a"):
+            world.deliver(f"{start:%Y-%m-%d}/{part}.csv", "store,n\nA,5\n")
+        if one_by_one:
+            for table in ("counts", "files"):
+                world.load(table, interval=(start, start + timedelta(days=1)))
+    for table in ("counts", "files"):
+        world.load(table)
+        assert world.query(f"select store, n, _effective_at from staging.shop__{table} order by 3") == [
+            ("A", 5, start + timedelta(days=1)) for start in days
+        ]
+    assert world.books_balance()
 
 
 def test_L6_a_file_of_rejects_is_refused_and_its_rows_stay_in_quarantine(world: World) -> None:

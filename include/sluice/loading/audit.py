@@ -68,6 +68,8 @@ def audit_batch(connection: psycopg.Connection, batch_id: int) -> Batch:
             evolved = [(unfit.kind, unfit.column, str(unfit))]
     if not any(verdict.refused for verdict in verdicts):
         rows.judge(connection, table, batch, mapping)
+        if table.mode is Mode.CURSOR:
+            rows.leave_waiting(connection, table, batch)
         evolved = evolve.events(connection, table, batch)
         batch = batches.get(connection, batch_id)
         verdicts += _judge_rows(connection, table, batch)
@@ -158,7 +160,8 @@ def _judge_late(connection: psycopg.Connection, table: Table, batch: Batch) -> V
 
 
 def _judge_rows(connection: psycopg.Connection, table: Table, batch: Batch) -> list[Verdict]:
-    verdicts = [judge_rejects(batch.rows_read, batch.rows_quarantined, table.max_reject_share), _judge_total(batch)]
+    read = batch.rows_read - batch.details.get("waiting", 0)
+    verdicts = [judge_rejects(read, batch.rows_quarantined, table.max_reject_share), _judge_total(batch)]
     if (deletes := judge_vanished(connection, table, batch)) is not None:
         verdicts.append(deletes)
     elif batch.deletes_withheld:

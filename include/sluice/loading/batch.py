@@ -91,6 +91,59 @@ def refuse(connection: psycopg.Connection, batch: Batch, verdict: str) -> None:
     connection.commit()
 
 
+def delivered_before(connection: psycopg.Connection, batch_id: int) -> str | None:
+    """Why a batch need not be published: its unit has this content already, or, for events, another one delivered it.
+
+    Under another name it is the same delivery only where both speak for the same interval, or for none: equal counts of
+    two days are two days' counts. Nor is it where the path of a file is a part of its rows.
+    """
+    row = connection.execute(
+        """
+        select earlier.unit, earlier.unit = this.unit
+        from ops.batch as earlier, ops.batch as this
+        where this.batch_id = %s and earlier.source = this.source and earlier.table_name = this.table_name
+            and this.mode <> 'cursor'
+            and earlier.state = 'published' and earlier.part = 'unit' and earlier.content_hash = this.content_hash
+            and earlier.contract_hash = this.contract_hash
+            -- what the path says of the rows, and what their fields are called where the content does not say it
+            and earlier.details -> 'constants' is not distinct from this.details -> 'constants'
+            and earlier.details -> 'fields' is not distinct from this.details -> 'fields'
+            and (
+                earlier.unit = this.unit
+                or (
+                    this.mode = 'append' and this.bytes_read > 0
+                    and this.details -> 'constants' = '{}'
+                    and (earlier.interval_start, earlier.interval_end)
+                        is not distinct from (this.interval_start, this.interval_end)
+                )
+            )
+        order by 2 desc, earlier.batch_id limit 1
+        """,
+        [batch_id],
+    ).fetchone()
+    if row is None:
+        return None
+    return "the same content as already published" if row[1] else f"the same content as {row[0]}"
+
+
+def leave_unchanged(connection: psycopg.Connection, batch: Batch, reason: str) -> None:
+    """Record, in the caller's transaction, that a batch brought nothing new, and let its unit go."""
+    drop_landing(connection, batch.batch_id)
+    connection.execute("delete from ops.quarantine where batch_id = %s", [batch.batch_id])
+    move(
+        connection,
+        batch.batch_id,
+        "unchanged",
+        rows_unchanged=batch.rows_read,
+        rows_duplicate=0,
+        rows_quarantined=0,
+        rows_late=0,
+        verdict=reason,
+    )
+    mark_read(connection, batch.source, batch.table_name, batch.run_id)
+    lease.release(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
+
+
 def must_be_there(connection: psycopg.Connection, batch: Batch, part: str, expected: int) -> None:
     """Make sure that a crash of the server has not emptied a landing table, or give the batch up and say so.
 

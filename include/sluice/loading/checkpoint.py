@@ -125,6 +125,10 @@ def hand_over(connection: psycopg.Connection, earlier: int, batch_id: int) -> No
         "update ops.quarantine set batch_id = %s where batch_id = %s and code <> 'BAD_RESPONSE'", [batch_id, earlier]
     )
     connection.execute("update ops.checkpoint set batch_id = %s where batch_id = %s", [batch_id, earlier])
+    connection.execute(  # its pages were read then
+        "update ops.batch set opened_seq = (select opened_seq from ops.batch where batch_id = %s) where batch_id = %s",
+        [earlier, batch_id],
+    )
 
 
 def forget(connection: psycopg.Connection, batch_id: int) -> None:

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 
 import psycopg
-from psycopg.types.json import Jsonb
 
 from sluice import warehouse
 from sluice.declarations import Mode, Source, Table
@@ -224,7 +223,7 @@ def _resume_within(table: Table) -> timedelta:
 def _land_unit(connection: psycopg.Connection, source: Source, table: Table, unit: Unit, run: RunContext) -> int | None:
     """Land one unit. None if its content is what is published already."""
     token = lease.take(connection, source.source, table.name, unit.name, run.run_id)
-    _abandon_earlier(connection, source.source, table.name, unit.name)
+    _abandon_earlier(connection, table, unit)
     batch_id = _open(connection, source, table, unit, run, token)
     connection.commit()
     sink = Landing(connection, batch_id, table)
@@ -241,17 +240,11 @@ def _land_unit(connection: psycopg.Connection, source: Source, table: Table, uni
     rows = sink.text_rows + sink.typed_rows + sink.reject_count + compared.get("matched", 0)
     if unit.resumable:
         _forget_attempts(connection, source.source, table.name, batch_id, unit)
-    if reason := _nothing_new(connection, table, batch_id, unit, read):
-        drop_landing(connection, batch_id)
-        connection.execute("delete from ops.quarantine where batch_id = %s", [batch_id])
-        batches.move(
-            connection, batch_id, "unchanged", rows_read=rows, rows_unchanged=rows, verdict=reason, **_known(read)
-        )
-        batches.mark_read(connection, source.source, table.name, run.run_id)
-        lease.release(connection, source.source, table.name, unit.name, token)
+    batches.move(connection, batch_id, "landed", rows_read=rows, rows_quarantined=sink.reject_count, **_known(read))
+    if reason := batches.delivered_before(connection, batch_id):
+        batches.leave_unchanged(connection, batches.get(connection, batch_id), reason)
         connection.commit()
         return None
-    batches.move(connection, batch_id, "landed", rows_read=rows, rows_quarantined=sink.reject_count, **_known(read))
     batches.add_details(connection, batch_id, text_rows=sink.text_rows, typed_rows=sink.typed_rows, gaps=sink.gap_count)
     batches.add_details(connection, batch_id, asked=True if run.interval else None, **compared)
     if read.clock_back:
@@ -344,7 +337,7 @@ def _primary(error: Exception) -> str:
     return f"{type(error).__name__} ({error.sqlstate}){about}"
 
 
-def _abandon_earlier(connection: psycopg.Connection, source: str, table: str, unit: str) -> None:
+def _abandon_earlier(connection: psycopg.Connection, table: Table, unit: Unit) -> None:
     """Crashed attempts of the same unit, and of any whose lease has run out, left their landing tables behind."""
     left = connection.execute(
         """
@@ -355,17 +348,19 @@ def _abandon_earlier(connection: psycopg.Connection, source: str, table: str, un
         where source = %(source)s and table_name = %(table)s and state in ('landing', 'landed', 'audited')
             and (unit = %(unit)s or expires_at < clock_timestamp())
         """,
-        {"source": source, "table": table, "unit": unit},
+        {"source": table.source, "table": table.name, "unit": unit.name},
     ).fetchall()
-    # what an earlier attempt rejected is judged again now
+    # what an earlier attempt rejected is judged again now; a cursor is still where a refused reading found it
     connection.execute(
         """
         update ops.quarantine set state = 'superseded', state_at = clock_timestamp()
         where state = 'open' and batch_id in (
-            select batch_id from ops.batch where (source, table_name, unit) = (%s, %s, %s) and state = 'refused'
+            select batch_id from ops.batch
+            where (source, table_name) = (%s, %s) and state = 'refused'
+                and (unit = %s or (%s and interval_start is null))
         )
         """,
-        [source, table, unit],
+        [table.source, table.name, unit.name, table.mode is Mode.CURSOR and unit.interval is None],
     )
     for batch_id, is_checkpointed in left:
         if not is_checkpointed:  # else the attempt at its unit takes over or drops what it landed
@@ -379,9 +374,9 @@ def _open(connection: psycopg.Connection, source: Source, table: Table, unit: Un
     row = connection.execute(
         """
         insert into ops.batch (source, table_name, unit, state, mode, run_id, lease_token, fingerprint,
-        contract_hash, effective_at,
-            interval_start, interval_end)
-        values (%s, %s, %s, 'landing', %s, %s, %s, %s, %s, %s, %s, %s) returning batch_id
+        contract_hash, effective_at, interval_start, interval_end, opened_seq)
+        values (%s, %s, %s, 'landing', %s, %s, %s, %s, %s, %s, %s, %s, (select seq from ops.clock)) returning
+        batch_id
         """,
         [
             source.source,
@@ -420,26 +415,3 @@ def _known(read: Read) -> dict[str, object]:
             **({"clock_ahead": read.clock_ahead} if read.clock_ahead is not None else {}),
         },
     }
-
-
-def _nothing_new(connection: psycopg.Connection, table: Table, batch_id: int, unit: Unit, read: Read) -> str | None:
-    """Why the content need not be published: the unit has it already, or, for events, another unit delivered it."""
-    if table.mode is Mode.CURSOR:
-        return None
-    anywhere = table.mode is Mode.APPEND and not read.constants
-    row = connection.execute(
-        """
-        select earlier.unit from ops.batch as earlier, ops.batch as this
-        where this.batch_id = %s and earlier.source = this.source and earlier.table_name = this.table_name
-            and earlier.state = 'published' and earlier.part = 'unit' and earlier.content_hash = %s
-            and earlier.contract_hash = this.contract_hash and (earlier.unit = this.unit or %s)
-            -- what the path says of the rows, and what their fields are called where the content does not say it
-            and earlier.details -> 'constants' is not distinct from %s::jsonb
-            and earlier.details -> 'fields' is not distinct from %s::jsonb
-        order by earlier.unit = this.unit desc limit 1
-        """,
-        [batch_id, read.content_hash, anywhere and read.bytes_read > 0, Jsonb(read.constants), Jsonb(read.fields)],
-    ).fetchone()
-    if row is None:
-        return None
-    return "the same content as already published" if row[0] == unit.name else f"the same content as {row[0]}"

@@ -54,11 +54,17 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
             [f"sluice:log:{table.log_name}"],
         ).fetchone()[0]  # type: ignore[index]
         lease.check(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
+        # another batch of this run, or of one beside it, may have delivered the same meanwhile
+        if table.mode is Mode.APPEND and (reason := batches.delivered_before(connection, batch_id)):
+            batches.leave_unchanged(connection, batch, reason)
+            connection.commit()
+            return _outcome(connection, batch_id)
         landed = batch.rows_read - batch.rows_quarantined - batch.rows_duplicate - batch.rows_late
         if table.mode is Mode.APPEND:  # as many are applied, which is looked at below
             batches.must_be_there(connection, batch, "rows", landed)
         else:
-            batches.must_be_whole(connection, batch, "rows", landed - batch.details.get("unchanged", 0))
+            known = batch.details.get("unchanged", 0) + batch.details.get("waiting", 0)
+            batches.must_be_whole(connection, batch, "rows", landed - known)
         if batches.touched(batch):
             batches.must_be_whole(connection, batch, "touched", batch.details["touched"])
             unchanged.must_be_current(connection, batch)
@@ -66,6 +72,8 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
             batches.must_be_whole(connection, batch, "keys", batch.details["keys"])
         if not batches.touched(batch):  # else the log is known to be as it was at the audit
             _judge_again(connection, table, batch)
+        if table.mode is Mode.CURSOR and not table.sequence:
+            _must_not_be_overtaken(connection, table, batch)
         earlier = _active_of_unit(connection, batch)
         if table.mode is Mode.APPEND and rows.find_repeated(connection, table, batch):
             batch = replace(batch, rows_duplicate=rows.drop_duplicates(connection, table, batch))
@@ -75,7 +83,8 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
             connection.rollback()
             batches.lost(connection, batch, applied + batch.rows_duplicate, landed)
         _keep_statistics(connection, table, applied)
-        # counted, not inferred: what landed and was neither applied nor rejected must be what the log held already
+        # counted, not inferred: what landed and was neither applied nor rejected must be what the log held already,
+        # or, of a cursor, what waits in quarantine since an earlier reading
         rest = 0 if table.mode is Mode.APPEND else landed - applied
         replaced = earlier if table.mode is not Mode.CURSOR else []
         _enter(connection, table, batch, (applied, rest, deleted), replaced, begun)
@@ -266,11 +275,47 @@ def _add_versions(connection: psycopg.Connection, table: Table, batch: Batch, ea
     return applied, deleted
 
 
+def _must_not_be_overtaken(connection: psycopg.Connection, table: Table, batch: Batch) -> None:
+    """Of two versions under one stamp the later read is what the source holds. Which that is can't be told where the
+    other was published after this batch began to be read, so this one is given up, and read again."""
+    meanwhile = connection.execute(
+        """
+        select array_agg(other.batch_id) from ops.batch as other inner join ops.batch as this
+            on (other.source, other.table_name) = (this.source, this.table_name)
+        where this.batch_id = %s and other.published_seq > this.opened_seq
+        """,
+        [batch.batch_id],
+    ).fetchone()[0]  # type: ignore[index]
+    if not meanwhile:
+        return
+    count, other = connection.execute(
+        sql.SQL(
+            """
+            select count(*), min(known._batch_id)
+            from {rows} as landed cross join lateral ({known}) as known
+            where known._batch_id = any({meanwhile})
+                and (known._row_hash, known._op) is distinct from (landed._row_hash, landed._op)
+            """
+        ).format(
+            rows=landing_table(batch.batch_id, "rows"),
+            known=_known_version(table),
+            meanwhile=sql.Literal(meanwhile),
+        )
+    ).fetchone()  # type: ignore[misc]
+    if count:
+        batches.give_up(
+            connection,
+            batch,
+            f"{count} of its rows differ from what batch {other} published under the same stamp while this one was "
+            "under way, and it can't be told which is the later",
+        )
+
+
 def _known_version(table: Table) -> sql.Composable:
     """What the log says of a landed version's key and instant."""
     return sql.SQL(
         """
-        select log._sequence, log._row_hash, log._op
+        select log._sequence, log._row_hash, log._op, log._batch_id
         from {log} as log
         where {same_key} and log._effective_at = landed._effective_at {of_sequence}
         order by log._sequence desc, log._op desc, log._row_hash desc

@@ -43,6 +43,39 @@ def judge(connection: psycopg.Connection, table: Table, batch: Batch, mapping: M
     )
 
 
+def leave_waiting(connection: psycopg.Connection, table: Table, batch: Batch) -> None:
+    """A row of a cursor table may come with every reading: one without a stamp, one stamped in the future, one in the
+    overlap. Rejected once, by a batch that was published, it says nothing new unless its key got another version since:
+    it is `unchanged`, whatever a person decided of it, and neither stored nor counted as a reject again."""
+    waiting = connection.execute(
+        sql.SQL(
+            """
+            delete from ops.quarantine as this
+            where this.batch_id = {batch} and this.code <> 'LATE' and exists (
+                select from ops.quarantine as earlier inner join ops.batch using (batch_id)
+                where (earlier.source, earlier.table_name) = (this.source, this.table_name)
+                    and md5(earlier.raw) = md5(this.raw) and earlier.raw = this.raw and earlier.code = this.code
+                    and earlier.batch_id <> this.batch_id and earlier.state <> 'superseded'
+                    and batch.state = 'published' and not exists (
+                        select from {log} as log where ({key}) = ({this_key}) and log._batch_id > earlier.batch_id
+                    )
+            )
+            """
+        ).format(
+            batch=sql.Literal(batch.batch_id),
+            log=log.relation(table),
+            key=log.names(table.key, "log"),
+            this_key=_key_of_json(table, "this"),
+        )
+    ).rowcount
+    if waiting:
+        connection.execute(
+            "update ops.batch set rows_quarantined = rows_quarantined - %s where batch_id = %s",
+            [waiting, batch.batch_id],
+        )
+        batches.add_details(connection, batch.batch_id, waiting=waiting)
+
+
 # -- each row by itself ---------------------------------------------------------------------------
 
 
@@ -334,10 +367,6 @@ def _keys_present(connection: psycopg.Connection, table: Table, batch: Batch) ->
     Returns True if a rejected row hides its key: then no key of this extract may be taken for deleted.
     """
     keys = landing_table(batch.batch_id, "keys")
-    parts = (
-        sql.SQL("(key::jsonb ->> {})::{}").format(sql.Literal(index), sql.SQL(table.columns[key].type))
-        for index, key in enumerate(table.key)
-    )
     connection.execute(sql.SQL("drop table if exists {}").format(keys))
     present = connection.execute(
         sql.SQL(
@@ -347,7 +376,7 @@ def _keys_present(connection: psycopg.Connection, table: Table, batch: Batch) ->
             keys,
             log.names(table.key),
             landing_table(batch.batch_id, "rows"),
-            sql.SQL(", ").join(parts),
+            _key_of_json(table, "quarantine"),
             sql.Literal(batch.batch_id),
         )
     ).rowcount
@@ -357,3 +386,13 @@ def _keys_present(connection: psycopg.Connection, table: Table, batch: Batch) ->
         "select exists (select from ops.quarantine where batch_id = %s and key is null)", [batch.batch_id]
     ).fetchone()
     return bool(hidden and hidden[0])
+
+
+def _key_of_json(table: Table, alias: str) -> sql.Composable:
+    """The typed key of a row of `ops.quarantine`; NULLs where it could not be read."""
+    return sql.SQL(", ").join(
+        sql.SQL("({}::jsonb ->> {})::{}").format(
+            sql.Identifier(alias, "key"), sql.Literal(index), sql.SQL(table.columns[name].type)
+        )
+        for index, name in enumerate(table.key)
+    )
