@@ -23,7 +23,7 @@ from sluice.runtime.airflow import ADMIN, AirflowStack
 from sluice.runtime.demo import ensure_shop, serve_shop
 from sluice.runtime.faults import RuntimeFault, last_lines
 from sluice.runtime.layout import Layout
-from sluice.runtime.pipeline import INGEST, OWN_DAGS, Pass, Pipeline
+from sluice.runtime.pipeline import INGEST, OWN_DAGS, WAREHOUSE_DAG, Pass, Pipeline
 from sluice.runtime.processes import Supervisor
 from sluice.runtime.progress import Progress
 
@@ -140,7 +140,8 @@ class Session:
             raise RuntimeFault("these declarations cannot be used:\n" + "\n".join(map(str, found.faults)))
         tables = [(name, table) for name, source in found.sources.items() for table in source.tables]
         left_out = {dag_id.removeprefix(INGEST) for dag_id in self.not_run}
-        wanted = {f"{INGEST}{name}" for name in found.sources} | OWN_DAGS
+        wanted = {f"{INGEST}{name}" for name in found.sources} | {WAREHOUSE_DAG}
+        wanted |= {dag_id for dag_id in OWN_DAGS if (self.layout.dags / f"{dag_id}.py").exists()}
         return [each for each in tables if each[0] not in left_out], wanted
 
     def _summarise(self, found: results.Results, done: Pass) -> int:
