@@ -199,3 +199,15 @@ def anew(made: Small, url: str, monkeypatch: pytest.MonkeyPatch) -> Small:
     migrate(url)
     made.create_logs()
     return made
+
+
+def as_the_project(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands find the small project as if it were the repository's, with personal texts, and no
+    declarations yet."""
+    sources = small.folder / "sources"
+    sources.mkdir()
+    monkeypatch.setenv("SLUICE_DBT_PROJECT", str(small.folder))
+    monkeypatch.setenv("DBT_PROFILES_DIR", str(ROOT / "dbt_project"))
+    monkeypatch.setenv("SLUICE_SOURCES_DIR", str(sources))
+    path = small.folder / "models" / "marts" / "m.yml"
+    path.write_text(path.read_text().replace("data_type: text}", "data_type: text, config: {meta: {personal: true}}}"))

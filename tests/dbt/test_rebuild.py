@@ -14,7 +14,7 @@ from sluice.cli import app
 from sluice.errors import SluiceError
 from sluice.rebuild import Rows
 from sluice.verify import Budget
-from tests.dbt.conftest import ROOT, Small
+from tests.dbt.conftest import Small, as_the_project
 from tests.dbt.test_convergent import customer, edit
 
 NOW = Budget()
@@ -31,13 +31,7 @@ def order(month: int, key: int, customer_id: int, amount: float = 5) -> tuple:
 @pytest.fixture
 def built(small: Small, monkeypatch: pytest.MonkeyPatch) -> Small:
     """Three months of orders in a fact with month partitions, and customers with a history."""
-    sources = small.folder / "sources"
-    sources.mkdir()
-    monkeypatch.setenv("SLUICE_DBT_PROJECT", str(small.folder))
-    monkeypatch.setenv("DBT_PROFILES_DIR", str(ROOT / "dbt_project"))
-    monkeypatch.setenv("SLUICE_SOURCES_DIR", str(sources))
-    path = small.folder / "models" / "marts" / "m.yml"
-    path.write_text(path.read_text().replace("data_type: text}", "data_type: text, config: {meta: {personal: true}}}"))
+    as_the_project(small, monkeypatch)
     edit(
         small,
         "marts/fct_order.sql",

@@ -16,7 +16,7 @@ from sluice.declarations import load_file
 from sluice.loading.erase import erase
 from sluice.verify import Budget, verify
 from sluice.verify.shadow import OverBudget, shadow_schemas
-from tests.dbt.conftest import ROOT, Small
+from tests.dbt.conftest import Small, as_the_project
 from tests.dbt.test_convergent import customer, order
 
 NOW = Budget(wait=timedelta(0))
@@ -40,13 +40,7 @@ tables:
 @pytest.fixture
 def built(small: Small, monkeypatch: pytest.MonkeyPatch) -> Small:
     """A small warehouse that has run, with a history that was corrected."""
-    sources = small.folder / "sources"
-    sources.mkdir()
-    monkeypatch.setenv("SLUICE_DBT_PROJECT", str(small.folder))
-    monkeypatch.setenv("DBT_PROFILES_DIR", str(ROOT / "dbt_project"))
-    monkeypatch.setenv("SLUICE_SOURCES_DIR", str(sources))
-    path = small.folder / "models" / "marts" / "m.yml"
-    path.write_text(path.read_text().replace("data_type: text}", "data_type: text, config: {meta: {personal: true}}}"))
+    as_the_project(small, monkeypatch)
     wrong = small.publish("customers", [customer(1, 1, "wrong"), customer(2, 9, "nobody")])
     small.publish("customers", [customer(4, 2, "bea"), customer(8, 2, "Bea")])
     small.publish("orders", [order(2, key, key % 3 + 1) for key in range(1, 30)])

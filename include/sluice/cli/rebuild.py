@@ -5,13 +5,17 @@ from __future__ import annotations
 import signal
 import sys
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sluice import warehouse
 from sluice.cli.common import show
 from sluice.cli.verify import Progress, duration, size
+
+if TYPE_CHECKING:  # the commands import it when they run, so that `sluice --help` is quick
+    from sluice.rebuild.apply import Outcome
+    from sluice.rebuild.plan import Plan
 
 app = typer.Typer(no_args_is_help=True, help="Rebuild models from the logs: rehearse, apply, undo, accept.")
 
@@ -58,8 +62,8 @@ def rehearse(
     )
 
 
-def _table(plan: object) -> list[tuple]:
-    return [(change.relation, *month) for change in plan.changes for month in change.months]  # type: ignore[attr-defined]
+def _table(plan: Plan) -> list[tuple]:
+    return [(change.relation, *month) for change in plan.changes for month in change.months]
 
 
 @app.command()
@@ -103,6 +107,6 @@ def list_rebuilds(limit: Annotated[int, typer.Option(min=1, help="How many, the 
     )  # fmt: skip
 
 
-def _told(outcome: object) -> None:
-    left = f"; {outcome.left_out} slices that runs have written since keep what they have" if outcome.left_out else ""  # type: ignore[attr-defined]
-    print(f"{outcome.inserted} rows inserted, {outcome.deleted} deleted, in one transaction{left}")  # type: ignore[attr-defined]
+def _told(outcome: Outcome) -> None:
+    left = f"; {outcome.left_out} slices that runs have written since keep what they have" if outcome.left_out else ""
+    print(f"{outcome.inserted} rows inserted, {outcome.deleted} deleted, in one transaction{left}")
