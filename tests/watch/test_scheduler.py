@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -198,15 +199,14 @@ def test_o1_the_scheduler_is_killed_while_a_source_is_due_and_prometheus_says_th
     """The real rule file, 60 times as fast: 70 s of freshness stand for 70 minutes, 5 s for the five minutes."""
     server = prometheus(stack.exporter)
     with stack.airflow.api() as api:
-        stack.wait("read", lambda: "ingest_drops" in {dag["dag_id"] for dag in api.dags()})
+        stack.wait("ingest_drops is read", lambda: "ingest_drops" in {dag["dag_id"] for dag in api.dags()}, 180)
         api.set_paused("ingest_drops", False)
         stack.wait("the first rows", lambda: stack.row("select read_at from ops.table_read"), 120)
     scheduler = next(child for child in stack.supervisor.children if child.name == "scheduler")
-    for process in [
-        psutil.Process(scheduler.process.pid),
-        *psutil.Process(scheduler.process.pid).children(recursive=True),
-    ]:
-        process.kill()
+    parent = psutil.Process(scheduler.process.pid)
+    for process in [parent, *parent.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # a task that has ended meanwhile
+            process.kill()
     labels = {"source": "drops", "table": "rows"}
 
     def late() -> bool:

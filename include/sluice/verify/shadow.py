@@ -24,6 +24,14 @@ _APPLICATION = "sluice verify"  # what the rebuild's sessions are called, so tha
 _LOCK = "sluice:verify"
 _OURS = PREFIX.replace("_", r"\_") + r"\_%"
 _POLL_SECONDS = 1.0
+_ORPHAN_SECONDS = 30
+# dbt ends with the process that began it, even a killed one: its standard input closes then.
+_DBT = """
+import os, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+from dbt.cli.main import cli
+cli()
+"""
 
 
 class OverBudget(SluiceError):
@@ -49,8 +57,7 @@ def shadow_schemas() -> Iterator[None]:
 
 def _remove(connection: psycopg.Connection) -> None:
     """End orphans, drop the schemas, forget what the ledger says of them."""
-    ours = "application_name = %s and datname = current_database() and usename = current_user"
-    connection.execute(f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where {ours}", [_APPLICATION])
+    _end_orphans(connection)
     schemas = connection.execute("select nspname from pg_namespace where nspname like %s", [_OURS]).fetchall()
     for (schema,) in schemas:
         connection.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))
@@ -61,6 +68,20 @@ def _remove(connection: psycopg.Connection) -> None:
         connection.execute(
             sql.SQL("delete from {} where relation like %s").format(sql.Identifier("ops", table)), [_OURS]
         )
+
+
+def _end_orphans(connection: psycopg.Connection) -> None:
+    """End the sessions of a killed verification, and those that a dbt which outlived it still opens."""
+    ours = "application_name = %s and datname = current_database() and usename = current_user"
+    ending = f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where {ours}"
+    end = time.monotonic() + _ORPHAN_SECONDS
+    while connection.execute(ending, [_APPLICATION]).fetchall():
+        if time.monotonic() > end:
+            raise SluiceError(
+                f"the dbt of a killed `{_APPLICATION}` still runs elsewhere and opens sessions named {_APPLICATION!r} "
+                "in this warehouse; nothing was started. End that process, then try again"
+            )
+        time.sleep(0.2)
 
 
 class Dbt:
@@ -94,13 +115,14 @@ class Dbt:
             [
                 sys.executable,
                 "-c",
-                "from dbt.cli.main import cli; cli()",
+                _DBT,
                 *arguments,
                 "--project-dir",
                 str(self.project),
             ],
             env=self.environment,
             cwd=self.project,
+            stdin=subprocess.PIPE,
             stdout=(self.target / "out.txt").open("w"),
             stderr=subprocess.STDOUT,
             text=True,
@@ -147,6 +169,8 @@ def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        if process.stdin:
+            process.stdin.close()
 
 
 def rebuild(
