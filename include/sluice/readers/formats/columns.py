@@ -89,6 +89,16 @@ class Rows(ABC):
         return unstorable(self.fields(index))
 
 
+class Cut(Rows):
+    """Rows that were cut out of their source as they are."""
+
+    data = b""
+
+    def __init__(self, first: int, count: int, data: bytes) -> None:
+        super().__init__(first, count)
+        self.data = data
+
+
 class Written(Rows):
     """Rows that were written from texts."""
 

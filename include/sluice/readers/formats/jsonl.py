@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,28 +18,40 @@ import msgspec
 from sluice.declarations import Table
 from sluice.declarations.files import JsonLines
 from sluice.readers.base import Digest, Names, Read, Sink, Unit, source_fields
-from sluice.readers.formats.columns import NULL, OPTIONS, Damaged, Rows, Texts, Written, unstorable
+from sluice.readers.formats.alike import Alike
+from sluice.readers.formats.columns import NULL, OPTIONS, Cut, Damaged, Rows, Texts, Written, unstorable
 from sluice.readers.formats.records import land
 from sluice.readers.jsonl import TOO_DEEP, as_text, loads, with_rest
 
-BLOCK = 1 << 20  # bytes
+BLOCK = 1 << 19  # bytes: what a block needs stays in the processor's cache
+_TRIALS = 3  # blocks in a row
 _BOM = b"\xef\xbb\xbf"
 
 
 def read(table: Table, options: JsonLines, path: Path, unit: Unit, sink: Sink) -> Read:
     """Land the objects of a file."""
-    fields = source_fields(table)
-    names, digest = Names(fields), Digest()
-    result = Read([*fields, "_rescued"], rest=True, names=names)
-    sink.create(result.fields, rest=True)
+    digest = Digest()
     with path.open("rb") as file:
         blocks = _blocks(digest.reading(file))
+        first = next(blocks, b"")
+        blocks = chain([first], blocks)
+        fields = _in_order(source_fields(table), first)
+        names = Names(fields)
+        result = Read([*fields, "_rescued"], rest=True, names=names)
+        sink.create(result.fields, rest=True)
         if sink.takes_blocks:
             sink.blocks(_Decoder(fields, names).rows(blocks), OPTIONS)
         else:
             land((_record(line, fields, names) for block in blocks for line in _split(block)), len(result.fields), sink)
     result.content_hash, result.bytes_read = digest.hex(), digest.size
     return result
+
+
+def _in_order(fields: list[str], block: bytes) -> list[str]:
+    """The fields in the order in which the first line has them."""
+    item, _ = _object(block.partition(b"\n")[0])
+    order = list(item or ())
+    return sorted(fields, key=lambda name: order.index(name) if name in order else len(order))
 
 
 def _blocks(file: BinaryIO) -> Iterator[bytes]:
@@ -71,15 +84,39 @@ class _Decoder:
         self._row = msgspec.defstruct("Row", members, rename=self._places, forbid_unknown_fields=True, gc=False)
         self._texts: set[str] = set()  # the places of fields that have been texts only
         # a number with a fraction stays as it was written
+        self._alike: Alike | None = None
+        self._trials = _TRIALS  # left for finding out how the lines are written
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(self._row, float_hook=str).decode
 
     def rows(self, blocks: Iterator[bytes]) -> Iterator[Rows]:
         """The rows of each block of lines."""
         first = 1
         for block in blocks:
+            if rows := self._alike_rows(block, first):
+                yield rows
+                first += rows.count
+                continue
             if lines := _split(block):
                 yield self._rows(lines, first, is_plain=b"\\u0000" not in block)
             first += len(lines)
+
+    def _alike_rows(self, block: bytes, first: int) -> Rows | None:
+        """The rows of lines that are all written alike."""
+        if not self._trials:
+            return None
+        try:
+            self._alike = self._alike or Alike(block, self._fields)
+            found = self._alike.rows(block)
+        except (ValueError, RecursionError):
+            found = None
+        if found is None:
+            self._alike = None
+            self._trials -= 1
+            return None
+        self._trials = _TRIALS
+        self._names.any = True
+        self._names.missing.clear()
+        return Cut(first, *found)
 
     def _rows(self, lines: list[bytes], first: int, *, is_plain: bool) -> Rows:
         rescued = [NULL] * len(lines)
