@@ -18,8 +18,8 @@ class PendingOperator(EngineOperator, SkipMixin):
     """Ask the ledger whether a model has something to read. If none has, all after this is skipped, and
     recorded.
 
-    First gives every declared table its change log: a view over a source that was never read is empty, not
-    an error.
+    First of all, connections that gates will ask must be set: not to be missed an hour later. Then every declared
+    table gets its change log: a view over a source that was never read is empty, not an error.
     """
 
     def __init__(self, *, models: Sequence[Model], fingerprint: str, sources: Sequence[Source], **kwargs: Any) -> None:
@@ -28,11 +28,14 @@ class PendingOperator(EngineOperator, SkipMixin):
 
     def step(self, context: Any) -> bool:
         """Look, and skip the rest of the run if it would change nothing."""
-        from sluice import warehouse
+        from sluice import settings, warehouse
+        from sluice.declarations.expectations import connections_of_the_gates
         from sluice.gates import pending
         from sluice.loading.shape import ensure
         from sluice.watch import record_lineage, record_objectives
 
+        for name in sorted(connections_of_the_gates()):
+            settings.connection(name)
         with warehouse.connect() as connection:
             record_objectives(connection)
             record_lineage(connection, warm_dbt.manifest_path())

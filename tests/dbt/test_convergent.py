@@ -126,7 +126,7 @@ def test_a_changed_query_recomputes_what_it_changes_and_adds_its_column(small: S
     assert small.query("select order_id, is_large from marts.fct_order order by 1") == [(1, False), (2, True)]
 
 
-def test_INV4_a_reader_in_a_loop_never_sees_half_of_a_run(small: Small, warehouse_url: str) -> None:
+def test_S10_INV4_a_reader_in_a_loop_never_sees_half_of_a_run(small: Small, warehouse_url: str) -> None:
     small.publish("orders", [order(2, key, 1, amount=1) for key in range(1, 50)])
     small.build()
     seen: set[tuple] = set()
@@ -209,6 +209,38 @@ def test_a_run_with_unchanged_views_does_not_wait_for_a_reader_that_stays(small:
         assert not small.dbt("run", "--select", "stg_shop__orders").success, "what says something else must wait"
     small.build()
     assert small.query("select sum(amount) from marts.fct_order") == [(20,)]
+
+
+def test_S11_a_build_waits_for_no_long_query_and_drops_no_view_that_analysts_made_on_a_mart(
+    small: Small, warehouse_url: str
+) -> None:
+    """Neither does a full refresh, nor a new column: dbt's own tables are dropped with all that depends on them."""
+    small.publish("customers", [customer(1, 1, "a")])
+    small.publish("orders", [order(2, 1, 1)])
+    small.build()
+    small.warehouse.execute("create schema analysis")
+    small.warehouse.execute(
+        "create view analysis.totals as select count(*), sum(amount) as amount from marts.fct_order"
+    )
+    small.warehouse.execute(
+        "create view analysis.names as select customer_id, name from snapshots.snap_shop__customers"
+    )
+    name = small.warehouse.info.dbname
+    with psycopg.connect(warehouse_url) as analyst:
+        analyst.execute("set transaction isolation level repeatable read")
+        assert analyst.execute("select * from analysis.totals").fetchone() == (1, 5)
+        analyst.execute("select * from analysis.names")
+        small.warehouse.execute(f"alter database \"{name}\" set lock_timeout = '1s'")
+        small.publish("customers", [customer(3, 1, "b")])
+        small.publish("orders", [order(3, 2, 1, amount=7)])
+        small.build()
+        small.build("--full-refresh")
+        assert small.query("select * from analysis.totals") == [(2, 12)]
+        assert analyst.execute("select * from analysis.totals").fetchone() == (1, 5), "a query sees one instant"
+    edit(small, "marts/fct_order.sql", "orders.amount,", "orders.amount, orders.amount > 6 as is_large,")
+    small.build()
+    assert small.query("select amount from analysis.totals") == [(12,)]
+    assert small.query("select name from analysis.names order by 1") == [("a",), ("b",)]
 
 
 def test_an_empty_build_leaves_views_and_watermarks_alone(small: Small) -> None:

@@ -77,7 +77,7 @@ def test_a_type_1_correction_reaches_every_fact_and_a_mention_of_a_known_key_rea
     assert dated.query("select customer_id from marts.dim_customer order by 1") == [(1,)], "nobody names customer 2 now"
 
 
-def test_INV4_case_33_a_fact_points_to_a_member_at_every_instant_though_its_own_gate_fails(
+def test_S10_INV4_case_33_a_fact_points_to_a_member_at_every_instant_though_its_own_gate_fails(
     dated: Small, warehouse_url: str
 ) -> None:
     wrong = dated.publish("customers", [customer(1, 1, "a"), customer(10, 1, "b"), customer(20, 1, "c")])

@@ -101,7 +101,6 @@ def test_an_expectation_that_only_warns_is_recorded_and_stops_nothing(built, tmp
     "expectation",
     [
         "{type: expect_column_values_to_be_unique, column: no_such_column, severity: block}",
-        "{type: expect_nothing_of_the_kind, severity: block}",
         "{type: expect_column_values_to_be_between, column: email, min_value: 1, severity: block}",
     ],
 )
@@ -120,14 +119,14 @@ def test_a_table_that_is_gone_is_missing(warehouse, tmp_path):
     assert "missing" in [check.outcome for check in verdict.blocking if check.name.startswith("expect_table")]
 
 
-def test_a_file_of_expectations_with_a_fault_blocks(built, tmp_path):
+def test_a_file_of_expectations_with_a_fault_blocks_and_says_where(built, tmp_path):
     path = _suite(tmp_path, "      - {type: expect_table_row_count_to_be_between, min_value: 1}")
 
     with pytest.raises(
-        GateFailed,
-        match=r"marts\.yml: tables\.marts\.dim_customer\.expect\[1\]: needs a type, and a severity",
+        GateFailed, match=r"marts\.yml:5: tables\.marts\.dim_customer\.expect\.0\.severity: is required"
     ):
         judge_layer("marts", "r1", [DIM], expectations=path).require()
+    assert _results(built, "expectations_are_readable")[0][:2] == ("error", "block")
 
 
 def test_an_unchanged_table_is_not_scanned_again_unless_it_failed(built, tmp_path):

@@ -51,6 +51,8 @@ def test_another_object_and_another_check_still_block(warehouse):
         ("is_whole", {"run": "r1", "reason": " "}, "has a person and a reason"),
         ("is_whole", {}, "name either the run or the batch"),
         ("header", {"batch": 1}, "header can't be overridden"),
+        ("pattern", {"batch": 1}, "pattern can't be overridden"),
+        ("deletes", {"batch": 7}, "approved for the count that was shown.*sluice batch approve 7 --reason"),
     ],
 )
 def test_an_override_of_nothing_or_by_nobody_is_refused(warehouse, check, options, said):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from sluice.alerts import detect
 from sluice.cli.batch import approve
 from sluice.errors import GateRefused, SluiceError
+from sluice.gates import override
 from tests.loading.conftest import World
 
 THINGS = """
@@ -50,8 +52,13 @@ def test_E10_who_approves_that_a_unit_comes_late_has_approved_no_mass_delete(
     assert late.query("select count(*) from staging.shop__things where _op = 'delete'") == [(0,)]
     approve(refused(late), "the range was cut")
     assert "approved: that 95 keys vanished." in capsys.readouterr().out
+    assert late.query("select check_name from ops.gate_override where used_at is not null") == [("late",)]
     assert [published.rows_deleted for published in late.load("things")] == [95]
     assert late.books_balance()
+    detect.sweep(late.warehouse)
+    told = late.query("select subject, detail from ops.incident where kind = 'gate_overridden' order by 1")
+    assert [subject for subject, _ in told] == ["batch/deletes/shop.things", "batch/late/shop.things"]
+    assert "reason: the range was cut; used" in told[0][1]
 
 
 def test_E10_an_approval_of_some_deletes_covers_no_more_of_the_same_content(world: World) -> None:
@@ -67,6 +74,15 @@ def test_E10_an_approval_of_some_deletes_covers_no_more_of_the_same_content(worl
         world.load("things")
     approve(refused(world), "all of them")
     assert [published.rows_deleted for published in world.load("things")] == [145]
+
+
+def test_deletes_are_not_overridden_past_the_count_that_was_shown(late: World) -> None:
+    """One way for a guard: what is lifted at the audit would be judged again, and refused, at the publication."""
+    approve(refused(late), "it may come late")
+    with pytest.raises(GateRefused, match="MASS_DELETE"):
+        late.load("things")
+    with pytest.raises(SluiceError, match=f"sluice batch approve {refused(late)} --reason"):
+        override.give(late.warehouse, "deletes", by="ann", reason="cleanup", batch=refused(late))
 
 
 def test_what_refused_a_batch_and_cannot_be_approved_is_named(world: World) -> None:

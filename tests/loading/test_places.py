@@ -175,7 +175,9 @@ def s3() -> Iterator[Any]:
     server.stop()
 
 
-def test_s3_compatible_storage_by_the_endpoint_of_the_connection(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage_that_speaks_as_amazons_does_by_the_endpoint_of_the_connection(
+    s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     endpoint = s3.meta.endpoint_url
     monkeypatch.setenv("AIRFLOW_CONN_LAKE", f"s3://key:{SECRET}@lake/raw?endpoint_url={endpoint}&region_name=eu-west-1")
     airflow = {"conn_type": "aws", "login": "key", "password": SECRET}
@@ -201,7 +203,7 @@ def test_s3_compatible_storage_by_the_endpoint_of_the_connection(s3: Any, monkey
         pass
 
 
-def test_s3_that_does_not_answer_is_said_without_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_object_storage_that_does_not_answer_is_said_without_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_LAKE", f"s3://key:{SECRET}@lake/raw?endpoint_url=http://127.0.0.1:9")
     with pytest.raises(SourceUnavailable, match="connection lake can't be read") as error:
         find_files(Files(connection="lake", path="*.csv"))

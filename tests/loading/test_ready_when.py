@@ -12,6 +12,7 @@ import pytest
 from sluice.declarations import load_file
 from sluice.declarations.load import DeclarationError
 from sluice.loading import ready
+from sluice.settings import SettingsError
 from tests.loading.conftest import World
 
 TABLE = """
@@ -120,3 +121,22 @@ def test_a_condition_is_of_exactly_one_kind(world: World) -> None:
     declare(world, "{what: something}")
     with pytest.raises(DeclarationError, match="give exactly one of rows, http and fresh"):
         load_file(world.sources / "shop.yml")
+
+
+def test_O7_a_connection_that_is_not_set_fails_the_first_look_although_there_is_something_else_to_wait_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be missed only when the file has come: an hour later, and with the source's `wait` spent."""
+    declare(world, "{http: {connection: nowhere, path: /x}}")
+    (world.files / "a.csv").unlink()
+    with pytest.raises(SettingsError, match=r"the connection 'nowhere' is not set\. Set AIRFLOW_CONN_NOWHERE"):
+        waits_for(world)
+    monkeypatch.setenv("AIRFLOW_CONN_NOWHERE", "http://127.0.0.1:1")
+    assert "connection drop" in str(waits_for(world))
+    monkeypatch.delenv("AIRFLOW_CONN_NOWHERE")
+    path = world.sources / "shop.yml"
+    path.write_text(
+        path.read_text().replace("tables:\n", "clock: {connection: nowhere, query: select now()}\ntables:\n")
+    )
+    with pytest.raises(SettingsError, match="nowhere"):
+        waits_for(world)

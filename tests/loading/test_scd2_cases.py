@@ -131,6 +131,7 @@ def test_case_27_the_order_of_json_keys_blanks_and_digits_is_no_change(world: Wo
 
 
 def test_case_30_a_gap_of_days_is_made_up_day_by_day_and_in_order(world: World) -> None:
+    """O1: what a dead scheduler left undone."""
     world.declare(EVENTS)
     world.deliver("2026-01-01.csv", "id,note\n1,a\n")
     world.load("events")

@@ -12,8 +12,10 @@ from typing import Annotated
 import typer
 
 from sluice import settings
-from sluice.declarations import Declarations, Fault, load_folder
+from sluice.declarations import DeclarationError, Declarations, Fault, load_folder
+from sluice.declarations.expectations import faults_of_expectations
 from sluice.declarations.generated import write_all
+from sluice.declarations.layers import load_layers
 
 
 class Format(StrEnum):
@@ -29,7 +31,8 @@ def validate(
         Format, typer.Option("--format", help="text for people, json for editors, github for annotations of a CI run")
     ] = Format.TEXT,
 ) -> None:
-    """Check every declaration and say all faults at once, each with file, line and field.
+    """Check every declaration, what is promised of the layers (include/layers.yml) and expected of them
+    (include/expectations), and say all faults at once, each with file, line and field.
 
     \b
     sluice validate
@@ -46,7 +49,8 @@ def validate(
     2 misused.
     """
     found = load_folder(settings.sources_dir())
-    faults = [*found.faults, *_unset_connections(found)]
+    errors = [*found.faults, *_of_the_layers()]
+    faults = [*errors, *_unset_connections(found)]
     tables = sum(len(source.tables) for source in found.sources.values())
     if format is Format.JSON:
         print(
@@ -58,10 +62,19 @@ def validate(
         for fault in faults:
             print(_annotation(fault) if format is Format.GITHUB else fault)
     if format is Format.TEXT:
-        warned = f", {len(faults) - len(found.faults)} warnings" if len(faults) > len(found.faults) else ""
-        print(f"{len(found.sources)} sources with {tables} tables can be used; {len(found.faults)} faults{warned}")
-    if found.faults or not found.sources:
+        warned = f", {len(faults) - len(errors)} warnings" if len(faults) > len(errors) else ""
+        print(f"{len(found.sources)} sources with {tables} tables can be used; {len(errors)} faults{warned}")
+    if errors or not found.sources:
         raise typer.Exit(1)
+
+
+def _of_the_layers() -> list[Fault]:
+    """Faults of what is promised and expected of the warehouse's layers."""
+    try:
+        load_layers()
+    except DeclarationError as error:
+        return [*error.faults, *faults_of_expectations()]
+    return faults_of_expectations()
 
 
 def _unset_connections(found: Declarations) -> list[Fault]:

@@ -27,7 +27,7 @@ def _model_at(path: Sequence[Any], whole: type[BaseModel]) -> type[BaseModel] | 
     for part in path:
         if model is None:
             return None
-        if inside:
+        if inside or isinstance(part, int):  # a name in a mapping, a place in a list
             inside = False
             continue
         info = next((info for field, info in model.model_fields.items() if part in (field, info.alias)), None)

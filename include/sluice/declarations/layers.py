@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from pydantic import Field, ValidationError
-from ruamel.yaml.error import YAMLError
+from pydantic import Field
 
 from sluice import settings
 from sluice.declarations.base import Declared, Duration
-from sluice.declarations.load import DeclarationError, Fault, fault, plain, tree_with_lines
+from sluice.declarations.load import read_as
 
 LAYERS = ("staging", "snapshots", "intermediate", "marts")
 
@@ -49,15 +48,4 @@ def load_layers(path: Path | None = None) -> Layers:
     path = path or layers_file()
     if not path.exists():
         return Layers()
-    try:
-        tree = tree_with_lines(path.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        raise DeclarationError([Fault(str(path), line, "yaml", str(error).splitlines()[0])]) from None
-    if not isinstance(tree, dict):
-        raise DeclarationError([Fault(str(path), 1, "layers", "the file must hold the fields of the warehouse")])
-    try:
-        return Layers.model_validate(plain(tree))
-    except ValidationError as error:
-        raise DeclarationError([fault(path, tree, item, Layers) for item in error.errors()]) from None
+    return read_as(path, Layers, "layers", "the warehouse")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -17,6 +17,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from sluice.declarations.hints import did_you_mean
 from sluice.declarations.model import Source
+
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def load_file(path: Path) -> Source:
         source = _load_unchanged(path, path.stat().st_mtime_ns)
     except Exception:  # a constructor of YAML raises whatever Python raises: KeyError, OverflowError, binascii.Error
         try:
-            source = _load_with_lines(path)
+            source = read_as(path, Source, "source", "one source")
         except DeclarationError:
             raise
         except Exception as error:
@@ -225,14 +227,16 @@ def _field_at(text: str, mark: Any) -> str:
     return ".".join(names(_yaml().compose(text)) or []) or "yaml"
 
 
-def _load_with_lines(path: Path) -> Source:
-    """The slow way, which knows the line of every field."""
+def read_as(path: Path, model: type[M], name: str, what: str) -> M:
+    """Read a file as `model`, the slow way, which knows the line of every field. `name` stands for the file as a whole,
+    `what` says what it must hold. Raises `DeclarationError` with every fault."""
     try:
         text = path.read_text(encoding="utf-8")
         tree = tree_with_lines(text)
     except _NoValue as error:
-        name = _field_at(text, error.problem_mark)
-        raise DeclarationError([Fault(str(path), error.problem_mark.line + 1, name, str(error.problem))]) from None
+        field_name = _field_at(text, error.problem_mark)
+        told = Fault(str(path), error.problem_mark.line + 1, field_name, str(error.problem))
+        raise DeclarationError([told]) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise DeclarationError([Fault(str(path), mark.line + 1 if mark else 1, "yaml", _yaml_problem(error))]) from None
@@ -247,13 +251,13 @@ def _load_with_lines(path: Path) -> Source:
     except RecursionError:
         raise DeclarationError([Fault(str(path), 1, "yaml", "is nested too deeply, or contains itself")]) from None
     if tree is None:
-        raise DeclarationError([Fault(str(path), 1, "file", "is empty; it must hold the fields of one source")])
+        raise DeclarationError([Fault(str(path), 1, "file", f"is empty; it must hold the fields of {what}")])
     if not isinstance(tree, dict):
-        raise DeclarationError([Fault(str(path), 1, "source", "the file must hold the fields of one source")])
+        raise DeclarationError([Fault(str(path), 1, name, f"the file must hold the fields of {what}")])
     try:
-        return Source.model_validate(plain(tree))
+        return model.model_validate(plain(tree))
     except ValidationError as error:
-        raise DeclarationError([fault(path, tree, item) for item in error.errors()]) from None
+        raise DeclarationError([fault(path, tree, item, model) for item in error.errors()]) from None
     except RecursionError:
         raise DeclarationError([Fault(str(path), 1, "yaml", "contains itself")]) from None
 
@@ -281,7 +285,7 @@ def plain(node: Any) -> Any:
     return node
 
 
-def fault(path: Path, tree: Any, error: Any, model: type[BaseModel] = Source) -> Fault:
+def fault(path: Path, tree: Any, error: Any, model: type[BaseModel]) -> Fault:
     """Where in the file a validation error is, and what it says in words. `model` is what the file was read as."""
     line, node, names = tree.lc.line + 1, tree, []
     for part in error["loc"]:
@@ -298,7 +302,8 @@ def fault(path: Path, tree: Any, error: Any, model: type[BaseModel] = Source) ->
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         hint = did_you_mean(error["loc"], model)
-        message = f"is not a field here; {hint or 'remove it'} The file is left out until it is corrected"
+        left_out = " The file is left out until it is corrected" if model is Source else ""
+        message = f"is not a field here; {hint or 'remove it'}{left_out}"
     elif error["type"] in _MEANING:
         message = _MEANING[error["type"]]
     named = message.split(maxsplit=1)[0].rstrip(":").split(".")

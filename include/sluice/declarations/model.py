@@ -343,6 +343,12 @@ class Table(Declared):
         return self._name
 
     @property
+    def connections(self) -> frozenset[str]:
+        """Ids of the connections that are asked before and while it is read."""
+        asked = (condition.rows or condition.http for condition in self.ready_when)
+        return frozenset({self.origin.kind.connection, *(each.connection for each in asked if each)})
+
+    @property
     def log_name(self) -> str:
         """Name of its change log in the schema `staging`."""
         return f"{self._source}__{self._name}"
@@ -441,10 +447,7 @@ class Source(Declared):
     @property
     def connections(self) -> frozenset[str]:
         """Ids of every connection that the source needs."""
-        used = {table.origin.kind.connection for table in self.tables.values()}
-        for condition in (each for table in self.tables.values() for each in table.ready_when):
-            if asked := condition.rows or condition.http:
-                used.add(asked.connection)
+        used = {name for table in self.tables.values() for name in table.connections}
         if self.announced_by:
             used.add(self.announced_by.connection)
         return frozenset(used | ({self.clock.connection} if self.clock else set()))

@@ -1,5 +1,4 @@
-"""Great Expectations suites of a layer, from `include/expectations/<layer>.yml`. How to write one is at the
-top of those files.
+"""Great Expectations suites of a layer, from `include/expectations/<layer>.yml` (`declarations/expectations.py`).
 
 Importing Great Expectations takes 5 to 9 s, so it is imported where it is used, and in the parents of task
 processes.
@@ -11,22 +10,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import psycopg
-from ruamel.yaml import YAML
 
 from sluice import settings
+from sluice.declarations.expectations import TableExpectations
 from sluice.gates import data_docs
-from sluice.gates.pending import Model
 from sluice.gates.results import Check
 
 _SAMPLES = 5
-
-
-class ExpectationsFault(ValueError):
-    """A file of expectations that cannot be used. Names the file and what is wrong in it."""
 
 
 @dataclass(frozen=True)
@@ -61,54 +54,29 @@ class Suite:
     query: str | None = None  # the rows that are judged, where it is not the whole table
 
 
-def expectations_dir() -> Path:
-    """Where the suites are: `SLUICE_EXPECTATIONS_DIR`, or `include/expectations`."""
-    return Path(settings.variable("SLUICE_EXPECTATIONS_DIR") or settings.home() / "include" / "expectations").absolute()
-
-
-def read_suites(path: Path) -> list[Suite]:
-    """Read the suites of one layer. A layer without a file has none."""
-    if not path.is_file():
-        return []
-    tree = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
-    suites = []
-    for table, body in (tree.get("tables") or {}).items():
-        found = []
-        for number, item in enumerate(body.get("expect") or [], start=1):
-            arguments = dict(item)
-            kind, severity = arguments.pop("type", None), arguments.pop("severity", None)
-            if not kind or severity not in ("block", "warn"):
-                raise ExpectationsFault(
-                    f"{path}: tables.{table}.expect[{number}]: needs a type, and a severity of block or warn"
-                )
-            found.append(Expectation(kind, severity, arguments))
-        if not found:
-            raise ExpectationsFault(f"{path}: tables.{table}.expect: is empty; a table without a check is no gate")
-        suites.append(Suite(table, tuple(body.get("key") or ()), tuple(found)))
-    return suites
-
-
 def check_expectations(
-    connection: psycopg.Connection, layer: str, run_id: str, path: Path, built: Sequence[Model]
+    connection: psycopg.Connection, layer: str, run_id: str, tables: Mapping[str, TableExpectations]
 ) -> list[Check]:
     """Run the suites of a layer, and say for every expectation what came of it.
 
     A table that this run built and left unchanged is not scanned again when every one of its expectations
     passed before: cost follows change.
     """
-    try:
-        suites = read_suites(path)
-    except ExpectationsFault as fault:
-        return [Check("expectations_are_readable", layer, "error", message=str(fault))]
     checks: list[Check] = []
     due: list[Suite] = []
-    for suite in suites:
+    for table, said in tables.items():
+        suite = _suite(table, said)
         kept = _kept(connection, layer, run_id, suite)
         if kept is None:
             due.append(suite)
         else:
             checks += kept
     return checks + run_suites(connection, layer, run_id, due)
+
+
+def _suite(table: str, said: TableExpectations) -> Suite:
+    expectations = (Expectation(e.type, e.severity, e.model_extra or {}) for e in said.expect)
+    return Suite(table, said.key, tuple(expectations))
 
 
 def _kept(connection: psycopg.Connection, layer: str, run_id: str, suite: Suite) -> list[Check] | None:

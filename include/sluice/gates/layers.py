@@ -11,9 +11,11 @@ import psycopg
 from psycopg import sql
 
 from sluice import warehouse
+from sluice.declarations import DeclarationError
+from sluice.declarations.expectations import expectations_dir, load_expectations
 from sluice.gates import override
 from sluice.gates.contracts import check_contracts
-from sluice.gates.expectations import check_expectations, expectations_dir
+from sluice.gates.expectations import check_expectations
 from sluice.gates.pending import Model
 from sluice.gates.reconcile import check_reconciliations
 from sluice.gates.results import Check, Verdict, record
@@ -33,8 +35,8 @@ def judge_layer(
     """Judge `layer` after the run `run_id` built the models `expected`, and record every check.
 
     `tables` are the declared (source, table) whose change logs feed this layer. `fingerprint` names the
-    code that was run; it is kept with the verdict. `expectations` is the file of the layer's Great
-    Expectations suites.
+    code that was run; it is kept with the verdict. `expectations` is the file of what is expected of the
+    layer, where it is not that of this repository.
     """
     tables = sorted(tables)
     with warehouse.connect() as connection:
@@ -43,10 +45,14 @@ def judge_layer(
             *_no_model_was_emptied(connection, expected),
             *_books_are_in_order(connection, tables),
         ]
-        path = expectations or expectations_dir() / f"{layer}.yml"
-        checks += check_expectations(connection, layer, run_id, path, expected)
         checks += check_contracts(connection, layer, run_id, tables)
-        checks += check_reconciliations(connection, layer, run_id, path)
+        try:
+            said = load_expectations(expectations or expectations_dir() / f"{layer}.yml")
+        except DeclarationError as fault:
+            checks.append(Check("expectations_are_readable", layer, "error", message=str(fault)))
+        else:
+            checks += check_expectations(connection, layer, run_id, said.tables)
+            checks += check_reconciliations(connection, run_id, said.reconcile)
         if not expected:
             checks.append(Check("layer_has_models", layer, "missing", message="no model was selected for this layer"))
         checks = override.applied(connection, run_id, layer, checks)

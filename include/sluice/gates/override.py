@@ -10,7 +10,8 @@ import psycopg
 from sluice.errors import SluiceError
 from sluice.gates.results import Check
 
-NEVER = ("header",)  # a batch whose columns are unknown can't be published, whoever wants it
+NEVER = ("header", "shape", "pattern")  # their rows were not judged, so they can't be published, whoever wants it
+APPROVED = ("deletes", "late")  # a person's word for these is for a count that was shown: `loading/approval.py`
 
 _BLOCKED = """
 select result.run_id, result.gate, result.check_name, result.object, batch.unit, batch.content_hash
@@ -44,7 +45,12 @@ def give(
     if (run is None) == (batch is None):
         raise SluiceError("name either the run or the batch that was stopped; nothing was overridden")
     if check in NEVER:
-        raise SluiceError(f"{check} can't be overridden: the columns of the batch are not known; correct the contract")
+        raise SluiceError(f"{check} can't be overridden: the batch's rows could not be judged; correct the contract")
+    if check in APPROVED:
+        raise SluiceError(
+            f"{check} is approved for the count that was shown, not overridden; nothing was changed. "
+            f"Use: sluice batch approve {batch or '<batch>'} --reason …"
+        )
     found = connection.execute(_BLOCKED, {"run": run, "batch": batch, "check": check, "object": on}).fetchall()
     where = f"run {run}" if run else f"batch {batch}"
     if not found:
@@ -56,14 +62,30 @@ def give(
     if len(objects) > 1:
         raise SluiceError(f"{check} stopped {where} on {', '.join(objects)}; name one with --on")
     run_id, gate, _, thing, unit, content = found[0]
+    keep(connection, run_id, gate, check, thing, unit=unit, content=content, by=by.strip(), reason=reason.strip())
+    return gate, thing
+
+
+def keep(
+    connection: psycopg.Connection,
+    run_id: str,
+    gate: str,
+    check: str,
+    thing: str,
+    *,
+    unit: str | None,
+    content: str | None,
+    by: str,
+    reason: str,
+) -> None:
+    """Write a person's word down. Once it is used, people are told."""
     connection.execute(
         """
         insert into ops.gate_override (run_id, gate, check_name, object, unit, content_hash, overridden_by, reason)
         values (%s, %s, %s, %s, %s, %s, %s, %s)
         """,
-        [run_id, gate, check, thing, unit, content, by.strip(), reason.strip()],
+        [run_id, gate, check, thing, unit, content, by, reason],
     )
-    return gate, thing
 
 
 def of_batch(
@@ -76,6 +98,16 @@ def of_batch(
         "gate = 'batch' and check_name = %(check)s and object = %(object)s and unit = %(unit)s"
         " and (run_id = %(run)s or content_hash = %(content)s)",
         {"check": check, "object": table, "unit": unit, "content": content},
+    )
+
+
+def approved(connection: psycopg.Connection, run_id: str, check: str, table: str) -> None:
+    """An approval was used by a run; it was given for a count, which the caller compared."""
+    _use(
+        connection,
+        run_id,
+        "gate = 'batch' and check_name = %(check)s and object = %(object)s",
+        {"check": check, "object": table},
     )
 
 

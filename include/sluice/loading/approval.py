@@ -6,6 +6,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from sluice.errors import SluiceError
+from sluice.gates import override
 from sluice.loading.batch import Batch
 
 
@@ -17,7 +18,7 @@ def approve(connection: psycopg.Connection, batch_id: int, *, by: str, reason: s
     """
     row = connection.execute(
         """
-        select source || '.' || table_name, jsonb_build_object(
+        select source || '.' || table_name, run_id, unit, content_hash, jsonb_build_object(
             'late', rows_read, 'deletes', coalesce((details ->> 'vanished')::bigint, 0)
         ),
         array(
@@ -30,7 +31,7 @@ def approve(connection: psycopg.Connection, batch_id: int, *, by: str, reason: s
     ).fetchone()
     if row is None:
         raise SluiceError(f"batch {batch_id} is not a refused batch; nothing was approved")
-    table, counts, refused_by = row
+    table, run_id, unit, content, counts, refused_by = row
     approved = {check: count for check, count in counts.items() if check in refused_by}
     if not approved:
         raise SluiceError(
@@ -41,6 +42,8 @@ def approve(connection: psycopg.Connection, batch_id: int, *, by: str, reason: s
         "update ops.batch set approved_by = %s, approved_reason = %s, approved_checks = %s where batch_id = %s",
         [by, reason, Jsonb(approved), batch_id],
     )
+    for check in approved:
+        override.keep(connection, run_id, "batch", check, table, unit=unit, content=content, by=by, reason=reason)
     return table, approved
 
 
@@ -50,7 +53,7 @@ def covers(connection: psycopg.Connection, batch: Batch, check: str, count: int)
 
     A table that is read live never has the same content twice, so there the approval is for the number of keys.
     """
-    return bool(
+    is_covered = bool(
         connection.execute(
             """
             select 1 from ops.batch as refused
@@ -78,3 +81,6 @@ def covers(connection: psycopg.Connection, batch: Batch, check: str, count: int)
             },
         ).fetchone()
     )
+    if is_covered:
+        override.approved(connection, batch.run_id, check, f"{batch.source}.{batch.table_name}")
+    return is_covered

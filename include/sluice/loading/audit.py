@@ -121,7 +121,7 @@ def _of(finding: history.Finding) -> Verdict:
 def _as_overridden(connection: psycopg.Connection, batch: Batch, verdict: Verdict) -> Verdict:
     """A refusal that a person has lifted for this run, or for this content of the unit, warns. Only of a batch whose
     rows were judged: what was refused before that can't be published."""
-    if not verdict.refused:
+    if not verdict.refused or verdict.name in override.APPROVED:
         return verdict
     word = override.of_batch(
         connection, batch.run_id, verdict.name, f"{batch.source}.{batch.table_name}", batch.unit, batch.content_hash

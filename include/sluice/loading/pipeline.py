@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import psycopg
 
-from sluice import warehouse
+from sluice import settings, warehouse
 from sluice.declarations import Mode, Source, Table
 from sluice.errors import (
     BadResponse,
@@ -53,7 +53,10 @@ class RunContext:
 
 def ready(source: Source, table: Table) -> Readiness:
     """Whether there is something complete to read, and the source answers. A dead source is one more thing to wait
-    for; it is asked as rarely here as anywhere."""
+    for; it is asked as rarely here as anywhere. Raises `SettingsError` for a connection that is not set: first of all,
+    since it would be missed only when everything else is there."""
+    for name in sorted(table.connections | ({source.clock.connection} if source.clock else set())):
+        settings.connection(name)
     try:
         with warehouse.connect() as connection:
             with circuit.watched(connection, source, table):
