@@ -43,6 +43,25 @@ def test_a_failed_test_rolls_back_and_names_test_and_key(small: Small) -> None:
     assert [row[0] for row in facts(small)] == [1, 2, 3], "what was held back arrives with the correction"
 
 
+@pytest.mark.parametrize(("severity", "held"), [("error", [1]), ("warn", [1, 2, 3])])
+def test_a_failing_test_holds_a_model_back_or_is_written_down_as_its_severity_says(
+    small: Small, severity: str, held: list[int]
+) -> None:
+    path = small.folder / "models" / "marts" / "m.yml"
+    arguments = 'is_true: {arguments: {expression: ">= 0"}'
+    path.write_text(path.read_text().replace(arguments, f"{arguments}, config: {{severity: {severity}}}"))
+    small.publish("orders", [order(2, 1, 1)])
+    small.build()
+    small.publish("orders", [order(3, 2, 1, amount=-5), order(3, 3, 1)])
+    assert small.dbt("run").success is (severity == "warn")
+    assert [row[0] for row in facts(small)] == held
+    ((verdicts,),) = small.query(
+        "select checks from ops.model_run where model = 'fct_order' order by model_run_id desc limit 1"
+    )
+    (verdict,) = [each["verdict"] for each in verdicts if each["name"].startswith("is_true_fct_order_amount")]
+    assert verdict == ("warn" if severity == "warn" else "pass"), "a run that failed has no row"
+
+
 def test_an_override_lets_one_run_of_a_model_go_on_over_its_failed_test(
     small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:

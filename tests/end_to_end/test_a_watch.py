@@ -48,6 +48,20 @@ def test_the_first_pass_left_no_incident(running: Running):
     assert running.query("select count(*) from ops.step where ended_at is null") == [(0,)]
 
 
+def test_the_source_staging_and_the_marts_agree_in_counts_and_sums(running: Running):
+    found = running.query(
+        "select distinct on (check_name) check_name, verdict, observed = bound, observed ~ '^[1-9]'"
+        " from ops.gate_result where check_name like 'orders_of%' or check_name like 'payments_%'"
+        " order by check_name, gate_result_id desc"
+    )
+    names = (
+        "orders_of_the_source_are_in_staging",
+        "payments_add_up_to_those_of_staging",
+        "payments_of_the_source_are_in_staging",
+    )
+    assert found == [(name, "pass", True, True) for name in names]
+
+
 def test_every_panel_of_every_dashboard_shows_something_of_the_demo(running: Running, prometheus):
     server = prometheus(int(running.environment["SLUICE_EXPORTER_PORT"]))
     server.wait(lambda: server.query("sluice:mart_age_seconds"))

@@ -76,37 +76,6 @@ def test_a_reference_may_block_the_batch_until_its_parents_are_loaded(world: Wor
     assert [done.rows_applied for done in world.load("orders")] == [2]
 
 
-RULES = {
-    "accepted": ("status: {type: text, accepted: [new, paid]", "odd"),
-    "range": ("status: {type: integer, minimum: 1", "0"),
-    "pattern": ("status: {type: text, pattern: '^[a-z]+$'", "R2"),
-}
-
-
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize(("severity", "published"), [("quarantine", 1), ("warn", 2), ("block", 0)])
-def test_D6_a_value_that_breaks_a_rule_is_put_aside_or_counted_or_refuses_the_batch(
-    world: World, rule: str, severity: str, published: int
-) -> None:
-    column, bad = RULES[rule]
-    good = "5" if rule == "range" else "new"
-    world.declare(
-        TABLES.replace("status: {type: text, accepted: [new, paid]", f"{column}, severity: {{{rule}: {severity}}}")
-    )
-    rows = f"10,,{good}\n11,,{bad}\n"
-    if severity == "block":
-        with pytest.raises(GateRefused, match=f"1 rows break the rule {rule} of status, whose severity is block"):
-            deliver_orders(world, "a", rows)
-    else:
-        deliver_orders(world, "a", rows)
-    assert world.query("select count(*) from staging.shop__orders") == [(published,)]
-    waiting = world.query("select count(*) from ops.quarantine where code = %s", rule.upper())
-    assert waiting == [(0 if severity == "warn" else 1,)]
-    warned = [row[1:] for row in world.query(CHECKS, f"{rule}:status")]
-    assert warned == ([("warn", "warn", 1, [[11]])] if severity == "warn" else [])
-    assert severity == "block" or world.books_balance()
-
-
 def test_a_reference_within_a_source_is_checked_when_the_declaration_is_read(world: World) -> None:
     world.declare(TABLES.replace("column: id}", "column: name}"))
     with pytest.raises(

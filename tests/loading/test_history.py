@@ -1,4 +1,4 @@
-"""A batch against its own table's history: each kind of check, and each severity, has exactly the declared effect."""
+"""A batch against its own table's history. What each does is in tests/gates/test_every_check.py."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sluice.declarations.model import Checks, Severity
 from sluice.errors import GateRefused
 from sluice.gates import override
 from tests.loading.conftest import World
-from tests.loading.test_checks import RULES
 
 TABLE = """
 payments:
@@ -67,44 +65,6 @@ def past(world: World) -> World:
         deliver(world, day, rows=270 + 60 * (day % 2))
     assert len(world.load("payments")) == DAYS
     return world
-
-
-KINDS = {
-    "volume": ("volume", {"rows": 30}),
-    "empty": ("empty", {"rows": 0}),
-    "nulls": ("nulls:note", {"nulls": 0.4}),
-    "D7 cents": ("distribution:amount", {"cents": 100}),
-    "D7 local time": ("distribution:paid_at", {"hours": 3}),
-}
-
-
-def test_D7_E9_each_check_of_the_history_does_what_its_severity_says(past: World) -> None:
-    """One day after another: refused where it blocks, published and said where it warns, not looked at where it is
-    none. The day is then delivered as it should have been, and nothing of the odd one is learned."""
-    for number, (kind, (check, odd)) in enumerate(KINDS.items()):
-        day, declared = DAYS + number, check.partition(":")[0]
-        deliver(past, day, **odd)
-        declare(past, f"volume: none, empty: none, {declared}: block".replace(f"{declared}: none, ", ""))
-        with pytest.raises(GateRefused, match="nothing was published"):
-            past.load("payments")
-        severity, verdict, message = results(past, check)[check]
-        assert (severity, verdict) == ("block", "fail"), kind
-        assert message, kind
-        assert past.query("select count(*) from ops.batch where state = 'refused'") == [(number + 1,)], kind
-
-        declare(past, f"volume: none, empty: none, {declared}: warn".replace(f"{declared}: none, ", ""))
-        assert [done.state for done in past.load("payments")] == ["published"], kind
-        assert results(past, check)[check][:2] == ("warn", "warn"), kind
-
-        deliver(past, day, rows=300 + number)
-        before = past.query("select max(gate_result_id) from ops.gate_result")[0][0]
-        declare(past, f"volume: none, empty: none, {declared}: none".replace(f"{declared}: none, ", "", 1))
-        past.load("payments")
-        assert past.query(
-            "select count(*) from ops.gate_result where gate_result_id > %s and split_part(check_name, ':', 1) = %s",
-            before,
-            declared,
-        ) == [(0,)], kind
 
 
 def test_an_ordinary_day_passes_every_check_of_the_history(past: World) -> None:
@@ -225,9 +185,3 @@ def test_a_feed_that_drifts_slowly_does_what_its_severity_says(world: World, sev
     found = results(world, "level").get("level")
     assert (found and found[:2]) == expected
     assert results(world, "volume")["volume"][:2] == ("block", "pass")
-
-
-def test_every_kind_of_check_and_every_column_severity_is_planted_here_or_in_test_checks() -> None:
-    planted = {check.partition(":")[0] for check, _ in KINDS.values()} | {"level"}
-    assert planted == set(Checks.model_fields)
-    assert set(Severity.__annotations__) == {"nulls", "distribution"} | set(RULES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -44,7 +45,12 @@ def test_every_panel_of_every_dashboard_returns_data(lively, exporting, promethe
     asked = 0
     empty = []
     for path in DASHBOARDS:
-        for panel in json.loads(path.read_text())["panels"]:
+        tree = json.loads(path.read_text())
+        for variable in tree["templating"]["list"]:  # what its list of choices is made from
+            metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"]).groups()
+            if not all(label in row["metric"] for row in server.query(metric) or [{"metric": {}}]):
+                empty.append(f"{path.stem}: ${variable['name']}")
+        for panel in tree["panels"]:
             for target in panel["targets"]:
                 asked += 1
                 if not server.query(target["expr"].replace("$source", ".*")):

@@ -237,6 +237,9 @@ def _chance_of_at_least(count: int, rows: int, high: float, usual: float) -> boo
 # -- distributions --------------------------------------------------------------------------------
 
 
+_KINDS = ("q", "values", "hours")
+
+
 def distance(reference: dict, current: dict) -> float | None:
     """How far apart two distributions are, 0 to 1, or None where they can't be compared.
 
@@ -263,11 +266,12 @@ def _quantile_distance(one: Sequence[float], other: Sequence[float]) -> float:
 
 def _furthest(reference: Sequence[float], values: Sequence[float]) -> float:
     """The largest difference of the two distribution functions at the values of one of them."""
-    furthest, index = 0.0, 0
+    furthest, index, steps = 0.0, 0, len(values) + 1
     while index < len(values):
-        own, other = _ranks(values, values[index]), _ranks(reference, values[index])
-        furthest = max(furthest, abs(own[0] - other[0]), abs(own[1] - other[1]))
-        index = bisect_right(values, values[index])
+        following = bisect_right(values, values[index], index)
+        below, up_to = _ranks(reference, values[index])
+        furthest = max(furthest, abs((index + 1) / steps - below), abs(following / steps - up_to))
+        index = following
     return furthest
 
 
@@ -307,9 +311,9 @@ def judge_distribution(history: Sequence[dict], current: dict, *, among: int = 1
     from their past each time, and so never odd.
     """
     rows = _values(current)
-    comparable = [p for p in history if _values(p) >= 30 and distance(p, current) is not None]
     if rows < 30:
         return Opinion(learning=f"{rows} of 30 rows with a value")
+    comparable = [p for p in history if _values(p) >= 30 and any(kind in p and kind in current for kind in _KINDS)]
     if len(comparable) < MINIMUM:
         return Opinion(learning=f"{len(comparable)} of {MINIMUM} batches to compare with")
     middle = typical(comparable)

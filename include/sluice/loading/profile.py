@@ -89,7 +89,7 @@ def take(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Ma
             batch.effective_at,
             kind_of(batch),
             batch.rows_read,
-            window(connection, batch),
+            window(connection, batch) if table.mode is Mode.CURSOR else None,
             row[0],
             json.dumps(columns, separators=(",", ":")),
         ],
