@@ -399,3 +399,31 @@ def test_a_query_may_end_with_a_comment(small: Small) -> None:
     small.publish("orders", [order(3, 2, 1)])
     small.build()
     assert [row[0] for row in facts(small)] == [1, 2]
+
+
+def test_a_row_that_stays_under_its_key_is_updated_in_place_and_no_index_is_written(small: Small) -> None:
+    small.publish("orders", [order(2, key, 1) for key in range(1, 6)])
+    small.build()
+    small.publish("orders", [order(3, 2, 1, amount=7, ordered=2), order(3, 6, 1)])
+    small.build()
+    assert small.query("select order_id, amount::int from marts.fct_order where order_id in (2, 6) order by 1") == [
+        (2, 7),
+        (6, 5),
+    ]
+    small.warehouse.execute("select pg_stat_clear_snapshot()")
+    counts = "select n_tup_hot_upd, n_tup_upd, n_tup_ins, n_tup_del from pg_stat_user_tables where relid = %s::regclass"
+    assert small.warehouse.execute(counts, ["marts.fct_order"]).fetchall() == [(1, 1, 6, 0)]
+
+
+def test_rows_that_swap_a_value_that_is_to_be_unique_do_not_collide(small: Small) -> None:
+    edit(
+        small,
+        "marts/fct_order.sql",
+        "unique_key='order_id',",
+        "unique_key='order_id',indexes=[{'columns':['amount'],'unique':true}],",
+    )
+    small.publish("orders", [order(2, 1, 1, amount=5), order(2, 2, 1, amount=6)])
+    small.build()
+    small.publish("orders", [order(3, 1, 1, amount=6), order(3, 2, 1, amount=5)])
+    small.build()
+    assert small.query("select order_id, amount::int from marts.fct_order order by 1") == [(1, 6), (2, 5)]

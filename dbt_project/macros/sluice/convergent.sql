@@ -105,7 +105,8 @@
 -#}
 {% macro sluice_write_difference(spec, shape, plan) %}
     {%- set target, keys = spec.target, spec.grain -%}
-    {%- set columns = adapter.get_columns_in_relation(target) | map(attribute='quoted') | join(', ') -%}
+    {%- set names = adapter.get_columns_in_relation(target) | map(attribute='quoted') | list -%}
+    {%- set columns = names | join(', ') -%}
     {%- set rows = 'select ' ~ columns ~ ' from (' ~ spec.sql ~ ') as wanted' -%}
 
     {%- set has_locks = sluice_period_locks(spec) -%}
@@ -138,6 +139,7 @@
     {%- do sluice_refuse_overlaps(spec, 'sluice_wanted') -%}
     {%- if has_locks and config.get('closed_periods').correction == 'current_period' -%}{%- do sluice_move_to_open(spec, present) -%}{%- endif -%}
 
+    {%- set fresh = [] -%}
     {%- if shape.has_grain -%}
         {#- By key and then by the bytes of the row: exact, and much less work than `except` over wide rows. -#}
         {%- set same = sluice_same(keys, 'wanted', 'present') -%}
@@ -147,7 +149,17 @@
             ~ ' where wanted.' ~ keys[0] ~ ' is null or wanted *<> present') -%}
         {%- if has_locks -%}{%- do sluice_hold_corrections(spec) -%}{%- endif -%}
         {%- do sluice_retire(spec) -%}
-        {%- do run_query('delete from ' ~ target ~ ' as present using sluice_gone as gone where ' ~ sluice_same(keys, 'present', 'gone') ~ ' and not gone.sluice_stays') -%}
+        {%- if sluice_is_unique_by_grain_alone(spec) -%}
+            {#- A row that stays under its key is updated in place: where no indexed column changes, no index is written. -#}
+            {%- set replaced = 'exists (select from sluice_gone as gone where ' ~ sluice_same(keys, 'come', 'gone') ~ ')' -%}
+            {%- do run_query(sluice_guarded('update ' ~ target ~ ' as present set (' ~ columns ~ ') = row(' ~ sluice_prefixed(names, 'come') ~ ') from sluice_come as come where '
+                ~ sluice_same(keys, 'present', 'come') ~ ' and ' ~ replaced)) -%}
+            {%- do run_query('delete from ' ~ target ~ ' as present using sluice_gone as gone where ' ~ sluice_same(keys, 'present', 'gone')
+                ~ ' and not gone.sluice_stays and not exists (select from sluice_come as come where ' ~ sluice_same(keys, 'come', 'gone') ~ ')') -%}
+            {%- do fresh.append(' as come where not ' ~ replaced) -%}
+        {%- else -%}
+            {%- do run_query('delete from ' ~ target ~ ' as present using sluice_gone as gone where ' ~ sluice_same(keys, 'present', 'gone') ~ ' and not gone.sluice_stays') -%}
+        {%- endif -%}
         {%- if plan.is_full -%}
             {%- do run_query('delete from ' ~ target ~ ' where ' ~ keys | join(' is null or ') ~ ' is null') -%}
         {%- endif -%}
@@ -160,7 +172,7 @@
     {%- if config.get('closed_periods') -%}{%- do sluice_settle_corrections(spec, plan) -%}{%- endif -%}
     {%- do sluice_ensure_partitions(spec, 'sluice_come') -%}
     {%- call statement('main') -%}
-        {{ sluice_guarded('insert into ' ~ target ~ ' (' ~ columns ~ ') select ' ~ columns ~ ' from sluice_come') }}
+        {{ sluice_guarded('insert into ' ~ target ~ ' (' ~ columns ~ ') select ' ~ columns ~ ' from sluice_come' ~ fresh | join) }}
     {%- endcall -%}
     {%- do sluice_create_own_indexes(spec) -%}
     {%- do sluice_analyze(spec, 'sluice_come') -%}
@@ -168,6 +180,18 @@
     {%- if plan.is_full -%}{%- do run_query('analyze ' ~ target) -%}{%- endif -%}
     {%- set counts = run_query('select (select count(*) from sluice_come), (select count(*) from sluice_gone)')[0] -%}
     {{ return({'inserted': counts[0] | int, 'deleted': counts[1] | int, 'come': 'sluice_come'}) }}
+{% endmacro %}
+
+
+{#-
+    Whether rows can be updated in place: under a second unique index, such as a snapshot's, two rows that swap their values would
+    collide on the way, which a delete before the insert avoids.
+-#}
+{% macro sluice_is_unique_by_grain_alone(spec) %}
+    {{ return(run_query(
+        "select not exists (select from pg_index inner join pg_class on pg_class.oid = indexrelid where indrelid = '" ~ spec.target
+        ~ "'::regclass and (indisunique or indisexclusion) and relname <> '" ~ spec.target.identifier[:50] ~ "__grain')"
+    )[0][0]) }}
 {% endmacro %}
 
 

@@ -24,7 +24,7 @@ from sluice.runtime.secretstore import SecretStore
 SUPERUSER = "postgres"
 
 # For a laptop or a CI machine of two cores. The rest stays PostgreSQL's default; statement_timeout is the
-# tasks' matter.
+# tasks' matter. A durable server takes more memory where the machine has it (`_memory`).
 _SETTINGS = {
     "listen_addresses": ports.LOCAL,
     "unix_socket_directories": "",  # socket paths have a length limit that a deep clone exceeds
@@ -43,7 +43,19 @@ _SETTINGS = {
     "log_checkpoints": "off",
     "log_line_prefix": "%m [%p] %d ",
 }
+_MEGABYTE = 1024 * 1024
 _NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}  # survives a killed server, not a power cut
+
+
+def _memory(total: int) -> dict[str, str]:
+    """Settings for a machine with `total` bytes of memory: an eighth of it, at most 2 GB, for pages that an incremental run
+    comes back to. A page that was dropped in between is written to disk and read again for every index it belongs to."""
+    share = max(256, min(2048, total // _MEGABYTE // 8))
+    return {
+        "shared_buffers": f"{share}MB",
+        "effective_cache_size": f"{share * 4}MB",
+        "maintenance_work_mem": f"{max(256, share // 4)}MB",
+    }
 
 
 class EmbeddedPostgres:
@@ -281,7 +293,8 @@ class EmbeddedPostgres:
         )
 
     def _write_settings(self) -> None:
-        settings = {**_SETTINGS, "port": str(self.port), **({} if self.durable else _NOT_DURABLE)}
+        kind = _memory(psutil.virtual_memory().total) if self.durable else _NOT_DURABLE
+        settings = {**_SETTINGS, "port": str(self.port), **kind}
         path = self.data_dir / "sluice.conf"
         path.write_text("".join(f"{name} = '{value}'\n" for name, value in settings.items()))
         os.chown(path, self.account.uid, self.account.gid)
