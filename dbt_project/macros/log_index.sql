@@ -15,6 +15,10 @@
                 {%- set name = log.identifier[:40] ~ '__' ~ (column if column | length < 20 else local_md5(column)[:8]) -%}
                 {%- if name not in present -%}
                     {%- do run_query('create index if not exists ' ~ adapter.quote(name) ~ ' on ' ~ adapter.quote(log.schema) ~ '.' ~ adapter.quote(log.identifier) ~ ' ((' ~ column ~ '))') -%}
+                    {#- Of a long log the usual sample finds too few values: each would seem to have many rows, and a scan cheaper than the index. -#}
+                    {%- set log_column = 'alter table ' ~ adapter.quote(log.schema) ~ '.' ~ adapter.quote(log.identifier) ~ ' alter column ' ~ adapter.quote(column) -%}
+                    {%- set index_column = 'alter index ' ~ adapter.quote(log.schema) ~ '.' ~ adapter.quote(name) ~ ' alter column 1' -%}
+                    {%- do run_query((log_column if modules.re.fullmatch('[a-z_][a-z0-9_]*', column) else index_column) ~ ' set statistics 1000') -%}
                 {%- endif -%}
             {%- endfor -%}
         {%- endfor -%}

@@ -67,7 +67,9 @@
     {#- 1. what the relation must become: its columns, and how much of it -#}
     {%- set shape = sluice_prepare_target(spec) -%}
     {%- do spec.update({'code': sluice_code(spec)}) -%}
+    {%- do sluice_expect_cached_pages('0.1') -%}
     {%- set plan = sluice_touched(spec, shape) -%}
+    {%- if plan.is_full -%}{%- do sluice_expect_cached_pages('default') -%}{%- endif -%}
 
     {#- 2. the rows it should have, for what was touched, and the difference -#}
     {%- if plan.is_full or plan.count > 0 -%}
@@ -90,6 +92,16 @@
     {%- do sluice_purge_retired(spec) -%}
     {{ run_hooks(post_hooks, inside_transaction=False) }}
     {{ return(target) }}
+{% endmacro %}
+
+
+{#-
+    What a run touches was mostly touched lately, and is in memory: looking it up by key is much cheaper than the planner expects, beside
+    reading all of a table (of 10 million order lines, 0.1 % of them touched: 1.6 s instead of 10). For this transaction.
+-#}
+{% macro sluice_expect_cached_pages(cost) %}
+    {%- do run_query('set local seq_page_cost = ' ~ cost) -%}
+    {%- do run_query('set local random_page_cost = ' ~ cost) -%}
 {% endmacro %}
 
 
