@@ -8,15 +8,16 @@
     asks what was known before a correction. The materializations switch `sluice.include_superseded` on for one query, to find
     the keys that a superseded batch touched.
 
-    The inner select is for `--empty`, which gives the relation an alias of its own. `not in` is one lookup in a small hash and
-    no join, so that the planner still reaches the log by any index of it.
+    The inner select is for `--empty`, which gives the relation an alias of its own. The hidden batches are one value, computed
+    once: no join, so that the planner still reaches the log by any index of it, and no subquery whose cost it adds to every
+    look into the log, the more the longer the ledger grows.
 -#}
 {% macro change_log(relation) -%}
     (
         select log.*
         from (select * from {{ relation }}) as log
-        where log._batch_id not in (
-            select hidden.batch_id
+        where not log._batch_id <@ (
+            select coalesce(range_agg(int8range(hidden.batch_id, hidden.batch_id, '[]')), '{}'::int8multirange)
             from ops.batch as hidden
             where (
                 hidden.superseded_seq <= {{ as_of_seq() }}
