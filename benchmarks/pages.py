@@ -35,12 +35,12 @@ BUDGET_MS = 300
 _LEDGER = """
 insert into ops.batch (
     source, table_name, unit, state, mode, run_id, effective_at, bytes_read, rows_read, rows_applied, rows_unchanged,
-    rows_quarantined, started_at, landed_at, audited_at, published_at, published_seq
+    rows_quarantined, started_at, landed_at, audited_at, published_at, published_seq, seconds, wal_bytes
 )
 select
     's' || (t %% {sources}), 't' || t, 'day ' || d, 'published', 'append', 'scheduled__' || d, at, 100000, 1000, 900,
     90, 10, at, at + interval '3 s', at + interval '4 s', at + interval '5 s',
-    row_number() over (order by d, t)
+    row_number() over (order by d, t), 3.5, 200000
 from generate_series(0, {tables} - 1) as t, generate_series(0, {days} - 1) as d,
     lateral (select now() - make_interval(days => {days} - 1 - d::int, hours => 1) as at) as instant;
 
@@ -87,8 +87,12 @@ insert into ops.relation_size (relation, measured_on, bytes, rows)
 select relation, current_date - d, 1000000 + d, 1000
 from unnest(%(relations)s::text[]) as built (relation), generate_series(0, {days} - 1) as d;
 
-insert into ops.column_profile (relation, column_name, position, type, rows, null_share, distinct_count)
-select relation, 'c' || n, n, 'text', 1000, 0.1, 100
+insert into ops.column_profile (
+    relation, column_name, position, type, rows, null_share, distinct_count, minimum, maximum, bins
+)
+select
+    relation, 'c' || n, n, 'integer', 1000, 0.1, 100, '1', '16',
+    (select jsonb_agg(b / 136.0) from generate_series(1, 16) as b)
 from unnest(%(relations)s::text[]) as built (relation), generate_series(1, 10) as n;
 """
 
@@ -204,11 +208,14 @@ def measure(rounds: int) -> int:
         "quarantine of a table": "/quarantine?table=s0.t0&code=TYPE",
         "row": "/quarantine/1000",
         "lineage": "/lineage",
+        "lineage of a table": "/lineage?table=marts.fct_1",
         "lineage of a column": "/lineage?table=s0.t0&column=c1",
         "catalogue": "/catalogue",
         "table": "/catalogue/marts.fct_1",
         "cost": "/cost",
         "board as JSON": "/api/board",
+        "lineage as JSON": "/api/lineage",
+        "cost as JSON": "/api/cost",
     }
     found: dict[str, float] = {}
     print(f"{'page':24}{'first':>8}{'median':>8}{'p95':>8}  ms; kB of answer")

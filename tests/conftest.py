@@ -5,7 +5,9 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +147,24 @@ def _private_state() -> Iterator[None]:
     if before:
         os.environ["SLUICE_STATE_DIR"] = before
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def busy(url: str) -> Iterator[None]:
+    """Another session of the server writes as fast as it can, until the block ends."""
+    done = threading.Event()
+
+    def write() -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("create table public.others (text text)")
+            while not done.is_set():
+                connection.execute("insert into public.others select repeat('x', 100) from generate_series(1, 2000)")
+            connection.execute("drop table public.others")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -10,6 +10,7 @@ import pytest
 from sluice.gates import override
 from sluice.gates.models import check_of_model
 from sluice.gates.results import record
+from tests.conftest import busy
 from tests.dbt.conftest import Small
 
 
@@ -87,6 +88,25 @@ def test_an_override_lets_one_run_of_a_model_go_on_over_its_failed_test(
     small.publish("orders", [order(3, 3, 1, amount=-7)])
     assert check.name in small.dbt("run").text
     assert [row[0] for row in facts(small)] == [1, 2, 9]
+
+
+def test_a_model_is_charged_the_wal_of_its_own_transaction_and_not_that_of_others(
+    small: Small, warehouse_url: str
+) -> None:
+    def charged(first: int) -> int:
+        small.publish("orders", [order(1, first + n, 1) for n in range(2000)])
+        done = small.dbt("run")
+        assert done.success, done.text
+        query = "select wal_bytes from ops.model_run where model = 'fct_order' order by model_run_id desc limit 1"
+        return small.query(query)[0][0]
+
+    small.publish("orders", [order(1, 1, 1)])
+    small.build()
+    alone = charged(10_000)
+    assert alone > 2000 * 50
+    with busy(warehouse_url):
+        beside = charged(20_000)
+    assert beside == pytest.approx(alone, rel=0.3)
 
 
 def test_S6_a_test_that_cannot_run_blocks_too(small: Small) -> None:

@@ -61,7 +61,7 @@
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
     {%- do run_query("select set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true), set_config('client_min_messages', 'warning', true)") -%}
     {%- do run_query('select pg_advisory_xact_lock(' ~ sluice_lock(spec.name) ~ ')') -%}
-    {%- set begun = run_query('select clock_timestamp()::text, seq, pg_current_wal_insert_lsn()::text from ops.clock')[0] -%}
+    {%- set begun = run_query('select clock_timestamp()::text, seq, ' ~ sluice_wal_of_session() ~ ' from ops.clock')[0] -%}
     {%- do spec.update({'started': begun[0], 'seq': begun[1], 'wal': begun[2], 'run_id': env_var('SLUICE_RUN_ID', invocation_id)}) -%}
 
     {#- 1. what the relation must become: its columns, and how much of it -#}
@@ -89,6 +89,7 @@
     {#- 4. the ledger, last, because its counter orders commits and must be held briefly -#}
     {%- do sluice_commit_change(spec, shape, plan, done, checks) -%}
     {%- do adapter.commit() -%}
+    {%- do sluice_charge_wal(spec) -%}
     {%- do sluice_purge_retired(spec) -%}
     {{ run_hooks(post_hooks, inside_transaction=False) }}
     {{ return(target) }}

@@ -6,12 +6,13 @@
     {%- for input in spec.touched_by -%}{%- do marks.append("('" ~ spec.name ~ "', '" ~ input ~ "', " ~ spec.seq ~ ")") -%}{%- endfor -%}
     {%- do run_query("delete from ops.model_watermark where relation = '" ~ spec.name ~ "'") -%}
     {%- do run_query('insert into ops.model_watermark (relation, input, seq) values ' ~ marks | join(', ')) -%}
-    {%- do run_query(
-        "insert into ops.model_run (run_id, model, relation, state, rows_inserted, rows_deleted, keys_touched, checks, seconds, started_at, wal_bytes) values ('"
+    {%- set run = run_query(
+        "insert into ops.model_run (run_id, model, relation, state, rows_inserted, rows_deleted, keys_touched, checks, seconds, started_at) values ('"
         ~ run_id ~ "', '" ~ model.name ~ "', '" ~ spec.name ~ "', '" ~ ('success' if has_changes else 'unchanged') ~ "', "
         ~ done.inserted ~ ', ' ~ done.deleted ~ ', ' ~ ('null' if plan.is_full else plan.count) ~ ", '" ~ tojson(checks) | replace("'", "''")
-        ~ "', extract(epoch from clock_timestamp() - '" ~ spec.started ~ "'::timestamptz), '" ~ spec.started ~ "', pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '" ~ spec.wal ~ "'))"
-    ) -%}
+        ~ "', extract(epoch from clock_timestamp() - '" ~ spec.started ~ "'::timestamptz), '" ~ spec.started ~ "') returning model_run_id, pg_stat_force_next_flush()"
+    )[0] -%}
+    {%- do spec.update({'model_run_id': run[0]}) -%}
     {%- if not has_changes -%}{{ return(none) }}{%- endif -%}
     {%- set is_full = shape.created or done.come == spec.target -%}
     {%- if not is_full -%}{%- do sluice_changed_ranges(spec) -%}{%- endif -%}
@@ -22,6 +23,22 @@
             {%- do run_query("insert into ops.retired_key (relation, key, seq) select '" ~ spec.name ~ "', " ~ spec.grain[0] ~ '::text, ' ~ change[1] ~ ' from sluice_gone where sluice_stays') -%}
         {%- endif -%}
     {%- endif -%}
+{% endmacro %}
+
+
+{#- WAL that this session has written, as far as its transactions have ended: the statistics know no earlier. -#}
+{% macro sluice_wal_of_session() -%}
+    (select wal_bytes::bigint from pg_stat_get_backend_wal(pg_backend_pid()))
+{%- endmacro %}
+
+
+{#- What the transaction that has just been committed wrote; if this is never reached, it is not known. -#}
+{% macro sluice_charge_wal(spec) %}
+    {%- call statement('charge', auto_begin=true) -%}
+        set local synchronous_commit = off;
+        update ops.model_run set wal_bytes = {{ sluice_wal_of_session() }} - {{ spec.wal }} where model_run_id = {{ spec.model_run_id }}
+    {%- endcall -%}
+    {%- do adapter.commit() -%}
 {% endmacro %}
 
 

@@ -32,6 +32,7 @@ from psycopg import sql
 
 from sluice import warehouse
 from sluice.declarations import Table
+from sluice.ledger import cost
 from sluice.loading import backdated, checkpoint
 from sluice.loading.contract import TEMPORAL
 from sluice.loading.filling import Filled, Filling
@@ -122,6 +123,7 @@ class Landing:
         self._numbers = itertools.count(1)
         self._started_apart: list[tuple[int, int]] = []
         self._side: psycopg.Connection | None = None
+        self.wal_bytes = 0  # by sessions other than `connection`
         self.resumed: dict[str, Any] | None = None
         self.is_checkpointed = False
         self._identity = ""
@@ -133,6 +135,8 @@ class Landing:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         for connection in filter(None, [self._side, *(stream.connection for stream in self._streams)]):
+            with suppress(psycopg.Error):  # broken: what it wrote is not known
+                self.wal_bytes += cost.wal_bytes(connection)
             connection.close()
         self._side, self._streams = None, []
 

@@ -25,6 +25,7 @@ from sluice.errors import (
     SourceUnavailable,
     StaleLease,
 )
+from sluice.ledger import cost
 from sluice.loading import batch as batches
 from sluice.loading import checkpoint, circuit, contract, events, lease, unchanged
 from sluice.loading.audit import audit_batch
@@ -74,6 +75,7 @@ def ready(source: Source, table: Table) -> Readiness:
 def land(source: Source, table: Table, run: RunContext) -> list[int]:
     """Read every pending unit into a landing table of its own. Returns the ids of the batches to audit and publish."""
     with warehouse.connect() as connection:
+        meter = cost.Meter(connection)
         with circuit.watched(connection, source, table):
             units = _pending(connection, source, table, run)
         if not units and not run.interval:
@@ -83,9 +85,10 @@ def land(source: Source, table: Table, run: RunContext) -> list[int]:
         for unit in units:
             try:
                 with circuit.watched(connection, source, table, is_admitted=unit is units[0]):
-                    landed.append(_land_unit(connection, source, table, unit, run))
+                    landed.append(_land_unit(meter, connection, source, table, unit, run))
                 circuit.succeeded(connection, source, table)
             except SluiceError as problem:
+                meter.skip()
                 problems.append(problem)
                 of_unit = isinstance(problem, BadResponse | SourceChanged)
                 if isinstance(problem, SourceUnavailable | SourceRefused) and not of_unit:
@@ -122,11 +125,14 @@ def _each(batch_ids: list[int], step: Callable[[psycopg.Connection, int], T]) ->
     """Do a step with each batch, so that one that fails holds up no other."""
     done, problems = [], []
     with warehouse.connect() as connection:
+        meter = cost.Meter(connection)
         for batch_id in batch_ids:
             try:
                 done.append(_patiently(connection, step, batch_id))
+                meter.charge(batch_id)
             except SluiceError as problem:
                 connection.rollback()
+                meter.skip()
                 problems.append(problem)
             except psycopg.errors.DiskFull:
                 connection.rollback()
@@ -223,7 +229,9 @@ def _resume_within(table: Table) -> timedelta:
     return table.origin.rest.resume_within if table.origin.rest else timedelta(0)
 
 
-def _land_unit(connection: psycopg.Connection, source: Source, table: Table, unit: Unit, run: RunContext) -> int | None:
+def _land_unit(
+    meter: cost.Meter, connection: psycopg.Connection, source: Source, table: Table, unit: Unit, run: RunContext
+) -> int | None:
     """Land one unit. None if its content is what is published already."""
     token = lease.take(connection, source.source, table.name, unit.name, run.run_id)
     _abandon_earlier(connection, table, unit)
@@ -253,6 +261,7 @@ def _land_unit(connection: psycopg.Connection, source: Source, table: Table, uni
     if read.clock_back:
         events.clock_went_back(connection, table, batch_id, read.clock_back)
     connection.commit()
+    meter.charge(batch_id, wal_elsewhere=sink.wal_bytes)
     return batch_id
 
 

@@ -49,10 +49,7 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
     if batch.state == "audited":
         _, table = batches.declared(connection, batch)
         # one publisher per table: the state that a full extract is compared with must not move meanwhile
-        begun = connection.execute(
-            "select pg_current_wal_insert_lsn()::text from pg_advisory_xact_lock(hashtextextended(%s, 0))",
-            [f"sluice:log:{table.log_name}"],
-        ).fetchone()[0]  # type: ignore[index]
+        connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sluice:log:{table.log_name}"])
         lease.check(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
         # another batch of this run, or of one beside it, may have delivered the same meanwhile
         if table.mode is Mode.APPEND and (reason := batches.delivered_before(connection, batch_id)):
@@ -87,7 +84,7 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
         # or, of a cursor, what waits in quarantine since an earlier reading
         rest = 0 if table.mode is Mode.APPEND else landed - applied
         replaced = earlier if table.mode is not Mode.CURSOR else []
-        _enter(connection, table, batch, (applied, rest, deleted), replaced, begun)
+        _enter(connection, table, batch, (applied, rest, deleted), replaced)
         _say_what_changed(connection, batch, replaced)
         unchanged.remember(connection, table, batch)
         lease.release(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
@@ -164,10 +161,8 @@ def _enter(
     batch: Batch,
     counts: tuple[int, int, int],
     replaced: list[int],
-    begun: str,
 ) -> None:
-    """Books, watermark, sequence numbers: last, since the counter is shared by all and must be held briefly. `begun` is
-    where the write-ahead log was when the publication began."""
+    """Books, watermark, sequence numbers: last, since the counter is shared by all and must be held briefly."""
     if batch.watermark_to and table.cursor:
         connection.execute(
             """
@@ -179,9 +174,7 @@ def _enter(
             [batch.source, batch.table_name, batch.watermark_to, batch.batch_id],
         )
     applied, unchanged, deleted = counts
-    seq, written = connection.execute(
-        "select ops.next_seq(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s)::bigint", [begun]
-    ).fetchone()  # type: ignore[misc]
+    seq = connection.execute("select ops.next_seq()").fetchone()[0]  # type: ignore[index]
     if replaced:
         connection.execute(
             "update ops.batch set state = 'superseded', superseded_seq = %s, superseded_by = %s where batch_id = "
@@ -212,7 +205,6 @@ def _enter(
         rows_duplicate=batch.rows_duplicate,
         rows_deleted=deleted,
         published_seq=seq,
-        wal_bytes=written,
     )
 
 

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from sluice.reports.project import Project
-from sluice.reports.session import reading
+from sluice.warehouse import reading
 
 DAYS = 30
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What one model, or the tables of one source, took in a span of days.
+    """What one model, one table of a source, or all of a part took in a span of days. A part is a source or a layer.
 
-    `wal_bytes` is the write-ahead log of the whole server meanwhile: exact when nothing else wrote, else a bound;
+    `bytes_stored` is its size now, with indexes. `wal_bytes` is what its own sessions wrote to the write-ahead log;
     None where nothing was measured. `trend` is seconds per day, the oldest first. `before` is the seconds of the span
     before this one.
     """
 
-    kind: Literal["model", "source"]
+    kind: Literal["model", "source", "part"]
     name: str
     layer: str
     runs: int
@@ -30,6 +30,7 @@ class Spent:
     before: float
     rows: int
     bytes_read: int | None
+    bytes_stored: int | None
     wal_bytes: int | None
     trend: tuple[float, ...] = ()
 
@@ -53,6 +54,7 @@ class Cost:
     at: datetime
     days: int
     spent: tuple[Spent, ...]
+    parts: tuple[Spent, ...]  # each source, and each layer of the warehouse
     grown: tuple[Grown, ...]
 
     @property
@@ -72,25 +74,12 @@ select
     sum(rows_inserted + rows_deleted)::bigint, null::bigint, sum(wal_bytes)::bigint
 from ops.model_run where committed_at >= current_date - 2 * %(days)s::int + 1 group by 1, 2
 """
-# Units of a run are landed one after the other, then published one after the other: what a batch took begins where the
-# one before it ended. The pause of the scheduler between the two steps is in it.
 _BATCHES = """
-with published as (
-    select
-        source || '.' || table_name as name, least(current_date - published_at::date, %(days)s::int) as days_ago,
-        rows_applied + rows_deleted as rows, bytes_read, wal_bytes,
-        coalesce(extract(epoch from landed_at - started_at), 0) + coalesce(extract(epoch from published_at - greatest(
-            lag(published_at) over steps, max(coalesce(audited_at, landed_at)) over whole
-        )), 0) as seconds
-    from ops.batch
-    where published_at >= current_date - 2 * %(days)s::int + 1 and state in ('published', 'superseded')
-    window
-        whole as (partition by source, table_name, run_id),
-        steps as (partition by source, table_name, run_id order by published_seq)
-)
-
-select name, days_ago, count(*), sum(seconds), sum(rows)::bigint, sum(bytes_read)::bigint, sum(wal_bytes)::bigint
-from published group by 1, 2
+select
+    source || '.' || table_name, least(current_date - published_at::date, %(days)s::int) as days_ago, count(*),
+    sum(seconds), sum(rows_applied + rows_deleted)::bigint, sum(bytes_read)::bigint, sum(wal_bytes)::bigint
+from ops.batch
+where published_at >= current_date - 2 * %(days)s::int + 1 and state in ('published', 'superseded') group by 1, 2
 """
 _SIZES = """
 select
@@ -105,20 +94,23 @@ def cost(project: Project, sources: Collection[str] | None = None) -> Cost:
     found: list[Spent] = []
     with reading() as connection:
         at = connection.execute("select clock_timestamp()").fetchone()[0]  # type: ignore[index]
-        for kind, query in (("model", _MODELS), ("source", _BATCHES)):
-            days: dict[str, list[tuple]] = {}
-            for name, *day in connection.execute(query, {"days": DAYS}):
-                days.setdefault(name, []).append(tuple(day))
-            found += [
-                _spent(kind, name, rows, project) for name, rows in days.items() if _shown(kind, name, project, sources)
-            ]  # type: ignore[arg-type]
         grown = tuple(
             _grown(*row)
             for row in connection.execute(_SIZES)
             if sources is None or _seen(row[0], project, sources)
         )  # fmt: skip
+        sizes = {each.relation: each.bytes for each in grown}
+        for kind, query in (("model", _MODELS), ("source", _BATCHES)):
+            days: dict[str, list[tuple]] = {}
+            for name, *day in connection.execute(query, {"days": DAYS}):
+                days.setdefault(name, []).append(tuple(day))
+            found += [
+                _spent(kind, name, rows, project, sizes)
+                for name, rows in days.items()
+                if _shown(kind, name, project, sources)
+            ]  # type: ignore[arg-type]
     found.sort(key=lambda each: -each.seconds)
-    return Cost(at, DAYS, tuple(found), grown)
+    return Cost(at, DAYS, tuple(found), _parts(found), grown)
 
 
 def _shown(kind: str, name: str, project: Project, sources: Collection[str] | None) -> bool:
@@ -130,12 +122,15 @@ def _seen(relation: str, project: Project, sources: Collection[str]) -> bool:
     return name in project.by_name or (place == "staging" and name.partition("__")[0] in sources)
 
 
-def _spent(kind: Literal["model", "source"], name: str, days: list[tuple], project: Project) -> Spent:
+def _spent(
+    kind: Literal["model", "source"], name: str, days: list[tuple], project: Project, sizes: Mapping[str, int]
+) -> Spent:
     now = [day for day in days if day[0] < DAYS]
     trend = [0.0] * DAYS
     for day in now:
         trend[DAYS - 1 - max(day[0], 0)] += float(day[2] or 0)
     node = project.by_name.get(name) if kind == "model" else None
+    relation = node.relation if node else f"staging.{name.replace('.', '__', 1)}"
     return Spent(
         kind,
         name,
@@ -145,8 +140,37 @@ def _spent(kind: Literal["model", "source"], name: str, days: list[tuple], proje
         float(sum(day[2] or 0 for day in days if day[0] >= DAYS)),
         sum(day[3] or 0 for day in now),
         sum(day[4] or 0 for day in now) if kind == "source" else None,
+        sizes.get(relation),
         sum(day[5] or 0 for day in now) if any(day[5] is not None for day in now) else None,
         tuple(round(value, 3) for value in trend),
+    )
+
+
+def _parts(spent: list[Spent]) -> tuple[Spent, ...]:
+    found: dict[str, list[Spent]] = {}
+    for each in spent:
+        part = each.name.partition(".")[0] if each.kind == "source" else each.layer or "models that are gone"
+        found.setdefault(part, []).append(each)
+    return tuple(sorted((_together(*part) for part in found.items()), key=lambda each: -each.seconds))
+
+
+def _together(name: str, items: list[Spent]) -> Spent:
+    def total(values: Iterable[int | None]) -> int | None:
+        known = [value for value in values if value is not None]
+        return sum(known) if known else None
+
+    return Spent(
+        "part",
+        name,
+        items[0].layer,
+        sum(each.runs for each in items),
+        sum(each.seconds for each in items),
+        sum(each.before for each in items),
+        sum(each.rows for each in items),
+        total(each.bytes_read for each in items),
+        total(each.bytes_stored for each in items),
+        total(each.wal_bytes for each in items),
+        tuple(round(sum(day), 3) for day in zip(*(each.trend for each in items), strict=True)),
     )
 
 

@@ -13,7 +13,7 @@ from psycopg.rows import class_row
 from sluice.errors import SluiceError
 from sluice.loading.batch import STATES
 from sluice.reports.project import Project
-from sluice.reports.session import reading
+from sluice.warehouse import reading
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,7 @@ class Batch:
     replays: tuple[int, ...]
     bytes_read: int | None
     wal_bytes: int | None
+    seconds: float | None
     approved_by: str | None
     approved_reason: str | None
     landed_rows: int | None
@@ -195,7 +196,7 @@ def batch(batch_id: int, project: Project) -> Batch:
             f"""
             select batch_id, source, table_name, unit, state, part, started_at, published_at, run_id, verdict, {_BOOKS},
                 mode, effective_at, landed_at, audited_at, published_seq, superseded_by, replay_of, bytes_read,
-                wal_bytes, approved_by, approved_reason, (details ->> 'text_rows')::bigint
+                wal_bytes, seconds, approved_by, approved_reason, (details ->> 'text_rows')::bigint
                 + coalesce((details ->> 'typed_rows')::bigint, 0)
             from ops.batch where batch_id = %s
             """,
@@ -218,9 +219,10 @@ def batch(batch_id: int, project: Project) -> Batch:
             replays=replayed,
             bytes_read=rest[7],
             wal_bytes=rest[8],
-            approved_by=rest[9],
-            approved_reason=rest[10],
-            landed_rows=rest[11],
+            seconds=rest[9],
+            approved_by=rest[10],
+            approved_reason=rest[11],
+            landed_rows=rest[12],
             checks=tuple(_rows(connection, Checked, _CHECKS, batch_id)),
             rejected=tuple(_rows(connection, Reasoned, _REJECTED, batch_id)),
             events=tuple(text for (text,) in connection.execute(_EVENTS, [batch_id]).fetchall()),
