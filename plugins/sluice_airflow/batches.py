@@ -76,7 +76,7 @@ class PublishOperator(_BatchOperator):
         """The source's table and its log, by column: for Airflow's OpenLineage provider, where a receiver is named."""
         from sluice_airflow.openlineage import of_table
 
-        return of_table(self.table.source, self.table.name, self.table.columns)
+        return of_table(self.table)
 
     def step(self, context: Any) -> list[int]:
         """Publish."""

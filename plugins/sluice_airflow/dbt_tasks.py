@@ -61,7 +61,7 @@ class _Warm:
         """What the model read and wrote, by column: for Airflow's OpenLineage provider, where a receiver is named."""
         from sluice_airflow.openlineage import of_model
 
-        return of_model(str(self.task_id).rpartition(".")[2])
+        return of_model(str(self.task_id).rpartition(".")[2], getattr(self, "compiled_sql", ""))
 
     def judge(self, nodes: list[Any], success: bool, context: Any) -> None:
         """Record and raise if a node did not succeed. What dbt says of the whole is not asked: it calls a run with a

@@ -6,62 +6,67 @@ Tables are named as OpenLineage names those of PostgreSQL; what a source holds i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from sluice import settings
+from sluice import settings, warehouse
+from sluice.declarations import Table
 from sluice.reports import lineage
 from sluice.reports.project import read_project
 
 
-def of_model(name: str) -> Any:
-    """The inputs and the output of a model or snapshot. Without a lineage file the tables are known, and not their
-    columns."""
-    from airflow.providers.openlineage.extractors.base import OperatorLineage
-
-    project, found = read_project(), lineage.read()
+def of_model(name: str, compiled: str) -> Any:
+    """The inputs and the output of a model or snapshot, by the SQL that has just run."""
+    project = read_project()
     node = project.by_name.get(name)
     if node is None:
         return None
-    known = found.by_id.get(node.relation) if found else None
-    inputs = known.inputs if known else [project.nodes[each].relation for each in node.inputs if each in project.nodes]
-    output = _written(node.relation, [column.name for column in node.columns], found)
-    return OperatorLineage(inputs=[_read(each) for each in inputs], outputs=[output])
+    inputs = lineage.inputs_of(node, project)
+    with warehouse.connect() as connection:
+        columns = {
+            relation: tuple(names)
+            for relation, names in connection.execute(
+                "select wanted.name, array_agg(attname::text order by attnum) from unnest(%s::text[]) as wanted (name)"
+                " inner join pg_attribute on attrelid = to_regclass(wanted.name) and attnum > 0 and not attisdropped"
+                " group by 1",
+                [list(inputs)],
+            )
+        }
+    return _told(lineage.of_node(replace(node, compiled=compiled or node.compiled), project, columns))
 
 
-def of_table(source: str, table: str, columns: Iterable[str]) -> Any:
+def of_table(table: Table) -> Any:
     """The source's table as input, its change log as output."""
+    return _told(lineage.of_table(table))
+
+
+def _told(found: lineage.Lineage) -> Any:
+    """Of what was followed last, and of what it was made from."""
     from airflow.providers.openlineage.extractors.base import OperatorLineage
-
-    output = _written(f"staging.{source}__{table}", columns, lineage.read())
-    return OperatorLineage(inputs=[_read(f"{source}.{table}")], outputs=[output])
-
-
-def _read(table: str) -> Any:
     from openlineage.client.event_v2 import InputDataset
 
-    return InputDataset(*_named(table))
+    made = found.tables[-1]
+    return OperatorLineage(
+        inputs=[InputDataset(*_named(each)) for each in made.inputs], outputs=[_written(made, found)]
+    )
 
 
-def _written(table: str, columns: Iterable[str], found: lineage.Lineage | None) -> Any:
+def _written(made: lineage.Tabled, found: lineage.Lineage) -> Any:
     from openlineage.client.event_v2 import OutputDataset
     from openlineage.client.facet_v2 import column_lineage_dataset, schema_dataset
 
-    known = found.by_id.get(table) if found else None
-    names = known.columns if known else tuple(columns)
-    facets: dict[str, Any] = {
-        "schema": schema_dataset.SchemaDatasetFacet([schema_dataset.SchemaDatasetFacetFields(name) for name in names])
-    }
+    schema = [schema_dataset.SchemaDatasetFacetFields(name) for name in made.columns]
+    facets: dict[str, Any] = {"schema": schema_dataset.SchemaDatasetFacet(schema)}
     fields = {}
-    for name in names if found else ():
-        given = [key.rpartition(".") for key in found.edges.get(f"{table}.{name}", ())]
+    for name in made.columns:
+        given = [lineage.split(key) for key in found.edges.get(f"{made.id}.{name}", ())]
         if given:
-            columns_read = [column_lineage_dataset.InputField(*_named(from_), column) for from_, _, column in given]
-            fields[name] = column_lineage_dataset.Fields(columns_read)
+            read = [column_lineage_dataset.InputField(*_named(table), column) for table, column in given]
+            fields[name] = column_lineage_dataset.Fields(read)
     if fields:
         facets["columnLineage"] = column_lineage_dataset.ColumnLineageDatasetFacet(fields=fields)
-    return OutputDataset(*_named(table), facets=facets)
+    return OutputDataset(*_named(made.id), facets=facets)
 
 
 _SCHEMAS = ("staging", "snapshots", "intermediate", "marts")

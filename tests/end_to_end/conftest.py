@@ -10,10 +10,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -34,6 +38,7 @@ class Running:
     output: str
     process: subprocess.Popen[str]
     written: dict[str, str] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)  # of OpenLineage, as its receiver got them
 
     @property
     def web_url(self) -> str:
@@ -63,7 +68,27 @@ class Running:
         )
 
 
-def _environment(state: Path) -> dict[str, str]:
+@contextmanager
+def _receiver(events: list[dict[str, Any]]) -> Iterator[str]:
+    """A server that keeps what is posted to it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            events.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def _environment(state: Path, receiver: str) -> dict[str, str]:
     """As a person has it in a shell, with ports and state that nobody else uses."""
     sources = state / "sources"  # a copy: a test may add a source of its own, and take it away again
     shutil.copytree(ROOT / "include" / "sources", sources)
@@ -81,6 +106,7 @@ def _environment(state: Path) -> dict[str, str]:
         "SLUICE_STATE_DIR": str(state),
         "SLUICE_SOURCES_DIR": str(sources),
         **{name: str(free_port()) for name in ports},
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps({"type": "http", "url": receiver}),
         **({"SLUICE_OURAIRPORTS_ARCHIVE": str(ARCHIVE)} if ARCHIVE.exists() else {}),
     }
 
@@ -90,7 +116,12 @@ def running() -> Iterator[Running]:
     """`make run`, waited for until its first pass is over."""
     state = Path(tempfile.mkdtemp(prefix="sluice-e2e-"))
     state.chmod(0o755)
-    environment = _environment(state)
+    events: list[dict[str, Any]] = []
+    with _receiver(events) as receiver:
+        yield from _run(state, _environment(state, receiver), events)
+
+
+def _run(state: Path, environment: dict[str, str], events: list[dict[str, Any]]) -> Iterator[Running]:
     log = (state / "make-run.log").open("w+")
     process = subprocess.Popen(
         [sys.executable, "-m", "sluice.runtime.run"],
@@ -103,7 +134,7 @@ def running() -> Iterator[Running]:
     try:
         output = _wait_for(process, Path(log.name), "It stays up until Ctrl-C")
         written = json.loads((state / "env.json").read_text())
-        yield Running(state, environment, output, process, written)
+        yield Running(state, environment, output, process, written, events)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)

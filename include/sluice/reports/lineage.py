@@ -18,7 +18,7 @@ from sluice import warehouse
 from sluice.declarations import Source, Table
 from sluice.reports import artefacts
 from sluice.reports.project import Node, Project
-from sluice.reports.session import reading
+from sluice.warehouse import reading
 
 LAYERS = ("source", "log", "staging", "snapshots", "intermediate", "marts", "exposure")
 LOG = ("_batch_id", "_row_number", "_op", "_effective_at", "_sequence", "_row_hash", "_rescued")
@@ -103,9 +103,15 @@ def trace(lineage: Lineage, table: str, column: str) -> Traced | None:
         return None
     key = f"{table}.{column}"
     down = _reach(key, lineage.feeds)
-    tables = {table, *(each.rpartition(".")[0] for each in down)}
+    tables = {table, *(split(each)[0] for each in down)}
     readers = [each.id for each in lineage.tables if each.layer == "exposure" and tables & set(each.inputs)]
     return Traced(table, column, tuple(_reach(key, lineage.edges)), tuple(down), tuple(readers))
+
+
+def split(key: str) -> Key:
+    """Table and column of `shop.orders.amount`. A table's id has one dot; a field of a source may have more."""
+    place, table, column = key.split(".", 2)
+    return f"{place}.{table}", column
 
 
 def around(lineage: Lineage, table: str) -> tuple[list[str], list[str]]:
@@ -170,24 +176,49 @@ def build(project: Project, sources: Iterable[Source]) -> Lineage:
     builder = _Builder()
     for source in sources:
         for table in source.tables.values():
-            builder.declared(source, table)
+            builder.declared(table)
     for node in project.nodes.values():
         builder.node(node, project)
     for each in project.exposures:
         relations = tuple(project.nodes[given].relation for given in each.inputs)
         builder.tables.append(Tabled(each.label, "exposure", each.label, each.description, (), relations))
-    return Lineage(datetime.now(UTC), tuple(builder.tables), builder.edges, tuple(builder.unknown))
+    return builder.done()
+
+
+def of_table(table: Table) -> Lineage:
+    """One declared table at its source, and its log."""
+    builder = _Builder()
+    builder.declared(table)
+    return builder.done()
+
+
+def of_node(node: Node, project: Project, columns: Mapping[str, tuple[str, ...]]) -> Lineage:
+    """One model, by the SQL that was compiled for it; `columns` are those of the relations that it reads."""
+    builder = _Builder(columns)
+    builder.node(node, project)
+    return builder.done()
+
+
+def inputs_of(node: Node, project: Project) -> tuple[str, ...]:
+    """The relations that a model reads directly."""
+    return (
+        *(project.nodes[given].relation for given in node.inputs if given in project.nodes),
+        *(f"staging.{source}__{table}" for source, table in node.logs),
+    )
 
 
 class _Builder:
-    def __init__(self) -> None:
+    def __init__(self, columns: Mapping[str, tuple[str, ...]] | None = None) -> None:
         self.tables: list[Tabled] = []
         self.edges: dict[str, tuple[str, ...]] = {}
         self.unknown: list[Unknown] = []
-        self._columns: dict[str, tuple[str, ...]] = {}  # by relation
+        self._columns = dict(columns or {})  # by relation
 
-    def declared(self, source: Source, table: Table) -> None:
-        origin, log = f"{source.source}.{table.name}", f"staging.{table.log_name}"
+    def done(self) -> Lineage:
+        return Lineage(datetime.now(UTC), tuple(self.tables), self.edges, tuple(self.unknown))
+
+    def declared(self, table: Table) -> None:
+        origin, log = f"{table.source}.{table.name}", f"staging.{table.log_name}"
         fields = {name: column.field or column.from_path or name for name, column in table.columns.items()}
         said = " ".join(table.description.split())
         self.tables.append(Tabled(origin, "source", origin, said, tuple(dict.fromkeys(fields.values()))))
@@ -202,10 +233,7 @@ class _Builder:
         self._columns[table.id] = table.columns
 
     def node(self, node: Node, project: Project) -> None:
-        inputs = (
-            *(project.nodes[given].relation for given in node.inputs if given in project.nodes),
-            *(f"staging.{source}__{table}" for source, table in node.logs),
-        )
+        inputs = inputs_of(node, project)
         declared = tuple(column.name for column in node.columns)
         try:
             found = self._snapshot(node, inputs) if node.layer == "snapshots" else follow(node.compiled, self._columns)
