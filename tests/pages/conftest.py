@@ -15,9 +15,13 @@ import pytest
 from fastapi import HTTPException, Request
 from starlette.testclient import TestClient
 
-from sluice.declarations import Source, load_file
+from sluice import settings
+from sluice.declarations import Source, load_file, load_folder
 from sluice.errors import SluiceError
 from sluice.loading import RunContext, load
+from sluice.reports import lineage
+from sluice.reports.build import measure
+from sluice.reports.project import read_project
 from tests.conftest import PostgresForTests
 from tests.pages.projects import exposure, model, write
 
@@ -195,3 +199,25 @@ def visit(company: Company) -> object:
         return TestClient(app, cookies={"who": name} if name else {}, raise_server_exceptions=True)
 
     return of
+
+
+@pytest.fixture(scope="session")
+def measured(company: Company) -> None:
+    """A model that ran, lineage, profiles and sizes: as `operations` takes them, without dbt."""
+    company.query(
+        "create table marts.fct_order as select n as order_id, n * 2.0 as doubled_amount, md5(n::text) as customer_key"
+        " from generate_series(1, 500) as n"
+    )
+    company.query("analyze staging.shop__orders")
+    company.query("analyze marts.fct_order")
+    sources = load_folder(settings.sources_dir()).sources.values()
+    lineage.write(lineage.build(read_project(), sources))
+    with psycopg.connect(company.url) as connection:
+        assert measure(connection, read_project(), sources) > 5
+        measure(connection, read_project(), sources)  # again, on the same day
+    company.query(
+        "insert into ops.model_run"
+        " (run_id, model, relation, state, rows_inserted, checks, seconds, started_at, wal_bytes) values"
+        " ('r', 'fct_order', 'marts.fct_order', 'success', 500,"
+        """ '[{"name": "not_null_fct_order_order_id", "verdict": "pass", "failures": 0}]', 12.5, now(), 4096)"""
+    )

@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
-import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from sluice import settings
 from sluice.cli import app
-from sluice.declarations import load_folder
-from sluice.reports import lineage
-from sluice.reports.build import measure
-from sluice.reports.project import read_project
 from tests.pages.conftest import EVIL, Company
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _measured(company: Company) -> None:
-    """As `operations` does it, without dbt."""
-    company.query(
-        "create table marts.fct_order as select n as order_id, n * 2.0 as doubled_amount, md5(n::text) as customer_key"
-        " from generate_series(1, 500) as n"
-    )
-    company.query("analyze staging.shop__orders")
-    company.query("analyze marts.fct_order")
-    sources = load_folder(settings.sources_dir()).sources.values()
-    lineage.write(lineage.build(read_project(), sources))
-    with psycopg.connect(company.url) as connection:
-        assert measure(connection, read_project(), sources) > 5
-        measure(connection, read_project(), sources)  # again, on the same day
-    company.query(
-        "insert into ops.model_run"
-        " (run_id, model, relation, state, rows_inserted, checks, seconds, started_at, wal_bytes) values"
-        " ('r', 'fct_order', 'marts.fct_order', 'success', 500,"
-        """ '[{"name": "not_null_fct_order_order_id", "verdict": "pass", "failures": 0}]', 12.5, now(), 4096)"""
-    )
+pytestmark = pytest.mark.usefixtures("measured")
 
 
 def test_each_column_says_meaning_tests_last_results_and_profile(visit: Any) -> None:
@@ -46,15 +21,20 @@ def test_each_column_says_meaning_tests_last_results_and_profile(visit: Any) -> 
     assert order_id["profile"]["rows"] == 500
     assert (order_id["profile"]["minimum"], order_id["profile"]["maximum"]) == ("1", "500")
     assert len(order_id["profile"]["histogram"]) >= 10
+    assert order_id["profile"]["bins"] == pytest.approx([1 / 16] * 16, abs=0.01)
     assert [(t["kind"], t["verdict"]) for t in order_id["tests"]] == [("not_null", "pass")]
     html = visit("viewer").get("/catalogue/marts.fct_order").text
     assert "Twice &lt;script&gt;" in html
+    assert 'aria-label="Distribution of order_id in 16 equal steps: 6.' in html
+    assert html.count("<rect") == 32  # of two columns: what is personal has none
+    assert "values are personal" in html
     assert EVIL not in html
 
 
 def test_no_value_of_a_personal_column_is_profiled_nor_of_what_is_made_of_it(company: Company) -> None:
     shown = company.query(
         "select relation, column_name from ops.column_profile where minimum is not null or common is not null"
+        " or histogram is not null or bins is not null"
     )
     assert ("marts.fct_order", "order_id") in shown
     assert ("staging.shop__orders", "customer_email") not in shown
@@ -86,7 +66,14 @@ def test_cost_names_time_rows_bytes_and_wal_per_model_and_table(visit: Any) -> N
     grown = {each["relation"]: each for each in found["grown"]}
     assert grown["marts.fct_order"]["rows"] == 500
     assert grown["marts.fct_order"]["projected"] is None  # one day is no line
-    assert "too early" in visit("viewer").get("/cost").text
+    assert by_name["fct_order"]["bytes_stored"] == grown["marts.fct_order"]["bytes"] > 0
+    parts = {each["name"]: each["seconds"] for each in found["parts"]}
+    assert parts["marts"] == 12.5
+    assert parts["shop"] == pytest.approx(sum(s["seconds"] for s in found["spent"] if s["kind"] == "source"))
+    assert parts["shop"] > 0
+    html = visit("viewer").get("/cost").text
+    assert "too early" in html
+    assert "The ten dearest" in html
 
 
 def test_growth_is_a_straight_line_once_there_are_seven_days(company: Company, visit: Any) -> None:
@@ -103,7 +90,11 @@ def test_growth_is_a_straight_line_once_there_are_seven_days(company: Company, v
     ("command", "path"),
     [
         (["board"], "/api/board"),
+        (["batch", "list"], "/api/batches"),
         (["batch", "show", "1"], "/api/batches/1"),
+        (["quarantine", "list"], "/api/quarantine"),
+        (["quarantine", "list", "--rows"], "/api/quarantine/rows"),
+        (["quarantine", "show", "1"], "/api/quarantine/1"),
         (["catalogue"], "/api/catalogue"),
         (["catalogue", "marts.fct_order"], "/api/catalogue/marts.fct_order"),
         (["cost"], "/api/cost"),
@@ -124,4 +115,14 @@ def test_the_command_line_says_the_same_as_the_pages(
         assert told == served
     plain = CliRunner().invoke(app, command)
     assert plain.exit_code in (0, 1)
-    assert "\t" in plain.stdout
+    assert "\t" in plain.stdout or command[1] == "show"
+
+
+def test_the_command_line_adds_up_the_books_of_a_table_as_the_page_does(company: Company, visit: Any) -> None:
+    books = visit("viewer").get("/api/batches/totals", params={"table": "shop.orders"}).json()
+    assert (
+        books["read"] == sum(books[name] for name in ("applied", "unchanged", "duplicate", "quarantined", "late")) > 0
+    )
+    told = CliRunner().invoke(app, ["batch", "list", "shop.orders", "--day", f"{datetime.now(UTC):%F}"]).stdout
+    assert f"the last 30 days: {books['read']} read = {books['applied']} applied" in told
+    assert visit("stranger").get("/api/batches/totals", params={"table": "shop.orders"}).status_code == 403

@@ -8,13 +8,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from sluice import settings, warehouse
 from sluice.declarations import Source, load_folder
 from sluice.errors import SluiceError
-from sluice.reports import artefacts, lineage
+from sluice.reports import artefacts, distribution, lineage
 from sluice.reports.project import Project, read_project
 
 Say = Callable[..., None]
@@ -71,12 +73,33 @@ def measure(connection: psycopg.Connection, project: Project, sources: Iterable[
     if found is not None:
         for relation, name in list(personal):
             traced = lineage.trace(found, relation, name)
-            personal |= {tuple(key.rsplit(".", 1)) for key in traced.downstream} if traced else set()  # type: ignore[misc]
-    with connection.transaction():
-        connection.execute(_SIZES)
-        connection.execute("delete from ops.column_profile")
-        hidden = [list(column) for column in zip(*sorted(personal), strict=True)] if personal else [[], []]
-        return connection.execute(_PROFILES, hidden).rowcount
+            personal |= {lineage.split(key) for key in traced.downstream} if traced else set()
+    hidden = [list(column) for column in zip(*sorted(personal), strict=True)] if personal else [[], []]
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.execute(_SIZES)
+        profiles = [_profile(*row) for row in cursor.execute(_STATISTICS, hidden)]
+        cursor.execute("delete from ops.column_profile")
+        cursor.executemany(_INSERT, profiles)
+    return len(profiles)
+
+
+def _profile(
+    relation: str, name: str, position: int, type_: str, rows: int, nulls: float, distinct: float, width: int,
+    values: list[str] | None, shares: list[float] | None, bounds: list[str] | None,
+) -> tuple[Any, ...]:  # fmt: skip
+    """A row of `ops.column_profile`."""
+    common = list(zip(values or [], shares or [], strict=True))
+    points = [value for value, _ in common] + (bounds or [])
+    numbers = distribution.numbers(points, type_)
+    ordered = sorted(points, key=lambda text: numbers[text] if numbers else text)  # type: ignore[arg-type, return-value]
+    bins = distribution.bins(numbers, common, bounds or [], 1 - nulls) if numbers else []
+    every = max(len(bounds or ()) // 10, 1)
+    return (
+        relation, name, position, type_, rows, nulls, round(distinct if distinct >= 0 else -distinct * rows), width,
+        ordered[0][:80] if ordered else None, ordered[-1][:80] if ordered else None,
+        Jsonb([{"value": value[:80], "share": share} for value, share in common[:8]]) if common else None,
+        Jsonb([value[:80] for value in bounds[::every]]) if bounds else None, Jsonb(bins) if bins else None,
+    )  # fmt: skip
 
 
 _SIZES = """
@@ -94,7 +117,7 @@ group by 1
 on conflict (relation, measured_on) do update set bytes = excluded.bytes, rows = excluded.rows
 """
 
-_PROFILES = """
+_STATISTICS = """
 with hidden as (
     select * from unnest(%s::text[], %s::text[]) as hidden (relation, column_name)
 ),
@@ -123,26 +146,17 @@ shown as (
     left join hidden using (relation, column_name)
 )
 
+select
+    relation, column_name, position, type, rows, null_frac, n_distinct, avg_width,
+    case when may_show then common_values end, case when may_show then common_shares end,
+    case when may_show then bounds end
+from shown
+"""
+
+_INSERT = """
 insert into ops.column_profile (
     relation, column_name, position, type, rows, null_share, distinct_count, average_bytes, minimum, maximum, common,
-    histogram
-)
-select
-    relation, column_name, position, type, rows, null_frac,
-    case when n_distinct >= 0 then n_distinct else round(-n_distinct * rows) end::bigint, avg_width,
-    case when may_show then left(bounds[1], 80) end,
-    case when may_show then left(bounds[array_upper(bounds, 1)], 80) end,
-    case when may_show then (
-        select jsonb_agg(
-            jsonb_build_object('value', left(each.value, 80), 'share', each.share) order by each.share desc
-        )
-        from unnest(common_values[1:8], common_shares[1:8]) as each (value, share)
-    ) end,
-    case when may_show then (
-        select jsonb_agg(left(each.value, 80) order by each.number)
-        from unnest(bounds) with ordinality as each (value, number)
-        where (each.number - 1) %% greatest((array_upper(bounds, 1) - 1) / 10, 1) = 0
-    ) end
-from shown
+    histogram, bins
+) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 on conflict do nothing
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +13,7 @@ from sluice.declarations import Source, Table
 from sluice.errors import SluiceError
 from sluice.reports.lineage import LOG
 from sluice.reports.project import Node, Project, Test
-from sluice.reports.session import reading
+from sluice.warehouse import reading
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Profile:
-    """What Postgres' statistics say of a column: estimates from a sample. Shares are parts of one."""
+    """What Postgres' statistics say of a column: estimates from a sample. Shares are parts of one.
+
+    `histogram` are values between which equally many rows lie, of those that are none of the most frequent; `bins` the
+    shares of all rows in equal steps from `minimum` to `maximum`, of a column of numbers or times.
+    """
 
     at: datetime
     rows: int
@@ -46,6 +49,7 @@ class Profile:
     maximum: str | None
     common: tuple[tuple[str, float], ...] = ()
     histogram: tuple[str, ...] = ()
+    bins: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def _profiles(connection: psycopg.Connection, relation: str) -> dict[str, tuple[
     rows = connection.execute(
         """
         select column_name, type, profiled_at, rows, null_share, distinct_count, average_bytes, minimum, maximum,
-            common, histogram
+            common, histogram, bins
         from ops.column_profile where relation = %s order by position
         """,
         [relation],
@@ -144,7 +148,12 @@ def _profiles(connection: psycopg.Connection, relation: str) -> dict[str, tuple[
     return {
         row[0]: (
             row[1],
-            Profile(*row[2:9], tuple((each["value"], each["share"]) for each in row[9] or []), tuple(row[10] or ())),
+            Profile(
+                *row[2:9],
+                tuple((each["value"], each["share"]) for each in row[9] or []),
+                tuple(row[10] or ()),
+                tuple(row[11] or ()),
+            ),
         )
         for row in rows
     }
@@ -279,19 +288,21 @@ def _results(
 ) -> dict[tuple[str, str], tuple[Any, ...]]:
     """The latest result of each check: those of gates, and those that a model's own transaction ran."""
     found: dict[tuple[str, str], tuple[Any, ...]] = {}
-    for relation, checks, at in connection.execute(
+    for relation, name, verdict, failing, at in connection.execute(
         """
-        select last.relation, last.checks, last.committed_at
+        -- a run that had nothing to write asks no test: the result before it still holds
+        select distinct on (each.name) run.relation, each.name, each.verdict, each.failures, run.committed_at
         from unnest(%s::text[]) as wanted (model)
         inner join lateral (
             select * from ops.model_run as run
-            where run.model = wanted.model and run.checks <> '[]' order by run.model_run_id desc limit 1
-        ) as last on true
+            where run.model = wanted.model and run.checks <> '[]' order by run.model_run_id desc limit 100
+        ) as run on true
+        cross join lateral jsonb_to_recordset(run.checks) as each (name text, verdict text, failures bigint)
+        order by each.name, run.model_run_id desc
         """,
         [models],
     ):
-        for each in checks if isinstance(checks, list) else json.loads(checks):
-            found[relation, each["name"]] = (each["verdict"], each.get("failures"), at, "block")
+        found[relation, name] = (verdict, failing, at, "block")
     for relation, name, verdict, failing, at, severity in connection.execute(
         """
         select distinct on (result.object, result.check_name)

@@ -58,6 +58,20 @@ def line(values: Sequence[float], width: int = 120, height: int = 24) -> str:
     return " ".join(f"{i * step:.1f},{height - 1 - (v / top) * (height - 2):.1f}" for i, v in enumerate(values))
 
 
+def histogram(shares: Sequence[float], width: int = 144, height: int = 30) -> list[tuple[float, float, float, float]]:
+    """A bar for each share: left, top, width and height. What is there is high enough to be seen."""
+    wide, most = width / len(shares), max(shares)
+    tall = [max(share / most * height, 1.0) if share else 0.0 for share in shares]
+    return [(n * wide, height - high, wide - 1, high) for n, high in enumerate(tall)]
+
+
+def value(text: str, type_: str) -> str:
+    """A value as a person reads it: an instant without the fractions of its second, a number without a long tail."""
+    if type_.startswith("timestamp"):
+        return text[:16].replace(" 00:00", "")
+    return f"{float(text):g}" if type_ in ("double precision", "real") and len(text) > 8 else text
+
+
 def bars(parts: Sequence[tuple[str, int]], total: int, width: float = 100) -> list[tuple[str, int, float, float]]:
     """Name, value, left and width of each part of a whole bar. What is there is wide enough to be seen."""
     found, left = [], 0.0
