@@ -8,10 +8,10 @@ from sluice.reports import board as boards
 from sluice.reports import catalogue, flow
 from sluice.reports import cost as costs
 from sluice.reports import lineage as lineages
+from sluice_airflow.pages import graph
 from sluice_airflow.pages.common import (
     Me,
     day_of,
-    declared,
     may_read_models,
     number_of,
     page,
@@ -65,38 +65,26 @@ def batch(request: Request, me: Me, batch_id: int) -> HTMLResponse:
 
 @router.get("/lineage")
 def lineage(request: Request, me: Me, table: str = "", column: str = "", q: str = "") -> HTMLResponse:
-    """The graph: all tables, those around one, or all that a column feeds and is fed by."""
+    """All tables by layer; or a drawing of what is around one, or of all that a column feeds and is fed by."""
     require_models(me)
     found = lineages.read()
-    traced, shown = None, None
+    drawn, relation = None, ""
     if found is not None and table:
-        if table not in found.by_id:
+        if table not in found.by_id or found.by_id[table].layer == "exposure":
             raise HTTPException(404, f"the lineage has no table {table}; it may be new: trigger the DAG operations")
-        up, down = lineages.around(found, table)
-        shown = {table, *up, *down}
-        if column and (traced := lineages.trace(found, table, column)) is None:
+        drawn = graph.column_of(found, table, column) if column else graph.of_table(found, table)
+        if drawn is None:
             raise HTTPException(404, f"{table} has no column {column}")
-    on_the_way = _by_table(traced) if traced else {}
-    if traced:
-        shown = {table, *on_the_way, *traced.exposures}
-    tables = (
-        []
-        if found is None
-        else [t for t in found.tables if (shown is None or t.id in shown) and q.lower() in t.id.lower()]
-    )
+        relation = graph.relation_of(found, table)
     return page(
-        request, "lineage", me, title="Lineage", lineage=found, tables=tables, layers=lineages.LAYERS, table=table,
-        column=column, q=q, columns=on_the_way, chosen=found.by_id.get(table) if found else None,
-        declared={f"staging.{each.log_name}" for source in declared().values() for each in source.tables.values()},
+        request, "lineage", me, title="Lineage", lineage=found, drawn=drawn, table=table, column=column, q=q,
+        tables=[each for each in found.tables if _has(each, q.lower())] if found and not drawn else [],
+        layers=graph.HEADINGS.items(), chosen=found.by_id.get(table) if found else None, relation=relation,
     )  # fmt: skip
 
 
-def _by_table(traced: lineages.Traced) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {traced.table: [traced.column]}
-    for key in (*traced.upstream, *traced.downstream):
-        name, _, column = key.rpartition(".")
-        found.setdefault(name, []).append(column)
-    return found
+def _has(table: lineages.Tabled, text: str) -> bool:
+    return any(text in name.lower() for name in (table.id, table.name, *table.columns))
 
 
 @router.get("/catalogue")
