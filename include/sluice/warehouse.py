@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 
@@ -13,6 +15,7 @@ _SESSION = (
     "-c idle_in_transaction_session_timeout=15min -c lock_timeout=60s -c statement_timeout=2h "
     "-c client_connection_check_interval=10s"  # a query whose client is gone ends, and its locks with it
 )
+_READING_SECONDS = 10  # a query that a person waits for
 
 
 def connect(*, autocommit: bool = False) -> psycopg.Connection:
@@ -28,3 +31,16 @@ def connect(*, autocommit: bool = False) -> psycopg.Connection:
         keepalives_count=4,
         tcp_user_timeout=60_000,  # ms; keepalives are not sent while data waits for its acknowledgement
     )
+
+
+@contextmanager
+def reading() -> Iterator[psycopg.Connection]:
+    """A read-only transaction for a person who looks on: it sees one state throughout, and gives up before they do."""
+    with connect() as connection:
+        connection.read_only = True
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.execute(f"set local statement_timeout = '{_READING_SECONDS}s'")
+        # a query of 2 ms must not be compiled for 200: the planner's estimates of a young ledger are wild
+        connection.execute("set local jit = off")
+        yield connection
+        connection.rollback()

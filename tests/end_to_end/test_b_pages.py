@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from sluice.runtime.secretstore import SecretStore
 from tests.end_to_end.conftest import Running
@@ -35,12 +36,13 @@ tables:
       author: {{type: text, personal: true, description: Who wrote it}}
       words: {{type: text, description: What it says}}
 """
+WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"], "resultTypes": ["violations"]}
 PAGES = {
     "board": "",
     "batch": "batches/{batch}",
     "quarantine": "quarantine?table=shop.inventory",
-    "lineage": "lineage?table=shop.orders&column=status",
-    "catalogue": "catalogue/marts.dim_customer",
+    "lineage": "lineage?table=marts.fct_order&column=margin_amount_eur",
+    "catalogue": "catalogue/marts.fct_order",
     "cost": "cost",
 }
 
@@ -147,7 +149,24 @@ def test_each_page_is_there_in_airflows_theme(
             assert frame.locator("html").get_attribute("data-theme") == theme
             assert frame.locator("[role=alert]").count() == 0, name
             admin.wait_for_load_state("networkidle")  # type: ignore[attr-defined]
+            shown = admin.frame(url=re.compile("/sluice/"))  # type: ignore[attr-defined]
+            assert Axe().run(shown, options=WCAG).violations_count == 0, name
             admin.screenshot(path=pictures / f"page-{name}-{theme}.png")  # type: ignore[attr-defined]
+
+
+def test_a_receiver_of_openlineage_hears_of_each_table_and_model_by_column(running: Running) -> None:
+    """Of the first pass already, through the scheduler: what its tasks read and wrote."""
+    told = {event["job"]["name"]: event for event in running.events if event["eventType"] == "COMPLETE"}
+
+    def from_(job: str, column: str) -> list[tuple[str, str, str]]:
+        fields = told[job]["outputs"][0]["facets"]["columnLineage"]["fields"]
+        return [(each["namespace"], each["name"], each["field"]) for each in fields[column]["inputFields"]]
+
+    assert from_("ingest_shop.orders.publish", "status") == [("sluice://shop", "orders", "status")]
+    ((namespace, *column),) = from_("warehouse.marts.fct_order", "order_status")
+    assert namespace.startswith("postgres://127.0.0.1:")
+    assert column == ["warehouse.intermediate.int_shop__orders", "order_status"]
+    assert len(from_("warehouse.snapshots.snap_shop__customers", "dbt_valid_from")) == 1
 
 
 def test_what_operations_built_is_shown(running: Running, admin: object) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import getpass
-import json
 from dataclasses import asdict
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from sluice import warehouse
-from sluice.cli.common import show
+from sluice.cli.common import Json, print_json, show
 from sluice.errors import SluiceError
 from sluice.loading import approval
 from sluice.loading.batch import STATES
@@ -18,67 +18,62 @@ from sluice.reports import flow
 from sluice.reports.project import read_project
 
 app = typer.Typer(no_args_is_help=True, help="Batches: the units that were read, and what became of them.")
+_PARTS = [name for name, _ in flow.Books().parts]
 
 
 @app.command("list")
 def list_batches(
     name: Annotated[str, typer.Argument(help="<source> or <source>.<table>; without it, all")] = "",
     state: Annotated[str, typer.Option(help="Only batches in this state, such as refused")] = "",
+    day: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only those that began then (UTC)")] = None,
+    before: Annotated[int | None, typer.Option(help="Only older ones than this batch")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, the latest first")] = 30,
+    as_json: Json = False,
 ) -> None:
-    """The latest batches with their books."""
+    """The latest batches with their books; of one table also those of the last 30 days together."""
     if state and state not in STATES:
         raise typer.BadParameter(f"{state} is not a state of a batch; those are {', '.join(STATES)}")
     source, _, table = name.partition(".")
-    with warehouse.connect() as connection:
-        rows = connection.execute(
-            """
-            select batch_id, source || '.' || table_name, unit, state, rows_read, rows_applied, rows_unchanged,
-                rows_duplicate, rows_quarantined, rows_late, rows_deleted, verdict
-            from ops.batch
-            where (%(source)s = '' or source = %(source)s) and (%(table)s = '' or table_name = %(table)s)
-                and (%(state)s = '' or state = %(state)s)
-            order by batch_id desc limit %(limit)s
-            """,
-            {"source": source, "table": table, "state": state, "limit": limit},
-        ).fetchall()
+    found = flow.batches(flow.Wanted(source, table, state, day.date() if day else None, before), limit=limit)
+    if as_json:
+        print_json([asdict(line) for line in found])
+        return
     show(
+        ["batch", "table", "unit", "state", "read", *_PARTS, "deleted", "verdict"],
         [
-            "batch",
-            "table",
-            "unit",
-            "state",
-            "read",
-            "applied",
-            "unchanged",
-            "duplicate",
-            "quarantined",
-            "late",
-            "deleted",
-            "verdict",
+            [
+                line.batch_id,
+                f"{line.source}.{line.table_name}",
+                line.unit,
+                line.state,
+                line.books.read,
+                *(rows for _, rows in line.books.parts),
+                line.books.deleted,
+                line.verdict,
+            ]
+            for line in found
         ],
-        rows,
         empty="no batch yet; `sluice load <source>` or an ingest DAG makes one",
     )
+    if table and found:
+        print(f"the last 30 days: {_added_up(flow.totals(source, table))}")
 
 
 @app.command("show")
 def show_batch(
     batch_id: Annotated[int, typer.Argument(help="As `sluice batch list` names it")],
-    as_json: Annotated[bool, typer.Option("--json", help="For a program")] = False,
+    as_json: Json = False,
 ) -> None:
     """Where the rows of a batch went, hop by hop; its checks and rejects."""
     found = flow.batch(batch_id, read_project())
     if as_json:
-        print(json.dumps(asdict(found), default=str, indent=2))
+        print_json(asdict(found))
         return
-    line, books = found.line, found.line.books
+    line = found.line
     print(f"batch {batch_id} of {line.source}.{line.table_name}, {line.unit}: {line.state}")
     if line.verdict:
         print(line.verdict)
-    parts = " + ".join(f"{rows} {name}" for name, rows in books.parts)
-    told = "it adds up" if books.missing == 0 else f"{books.missing} rows are nowhere"
-    print(f"{books.read} read = {parts}: {told}; {books.deleted} tombstones")
+    print(_added_up(line.books))
     show(
         ["model", "run", "committed", "written", "removed"],
         [[h.model, h.run_id or h.state, h.committed_at, h.inserted, h.deleted] for h in found.hops],
@@ -92,6 +87,12 @@ def show_batch(
     if found.rejected:
         rows = [[r.code, r.column, r.reason, r.state, r.rows] for r in found.rejected]
         show(["code", "column", "reason", "state", "rows"], rows, empty="")
+
+
+def _added_up(books: flow.Books) -> str:
+    parts = " + ".join(f"{rows} {name}" for name, rows in books.parts)
+    told = "it adds up" if books.missing == 0 else f"{books.missing} rows are nowhere"
+    return f"{books.read} read = {parts}: {told}; {books.deleted} tombstones"
 
 
 @app.command()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +13,8 @@ from rich.table import Table as RichTable
 
 from sluice import settings
 from sluice.declarations import Source, Table, load_folder
+
+Json = Annotated[bool, typer.Option("--json", help="For a program")]
 
 
 def tables_named(name: str) -> list[tuple[Source, Table]]:
@@ -28,6 +31,11 @@ def tables_named(name: str) -> list[tuple[Source, Table]]:
     if table_name and table_name not in source.tables:
         raise typer.BadParameter(f"{source_name} has no table {table_name}; it has {', '.join(source.tables)}")
     return [(source, table) for table in source.tables.values() if table_name in ("", table.name)]
+
+
+def print_json(value: Any) -> None:
+    """As the web API has it."""
+    print(json.dumps(value, default=str, indent=2))
 
 
 def drawn() -> bool:

@@ -6,13 +6,14 @@ import csv
 import getpass
 import json
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sluice.cli.common import show
+from sluice.cli.common import Json, print_json, show
 from sluice.errors import SluiceError
 from sluice.loading import quarantine, replay
 from sluice.loading.quarantine import Masker, Rejected, Where
@@ -64,11 +65,16 @@ def list_rows(
     ] = None,
     personal: Personal = False,
     limit: Annotated[int, typer.Option(min=1, help="How many groups or rows to print")] = 30,
+    as_json: Json = False,
 ) -> None:
     """Rejected rows counted by what is wrong with them; with --rows or --export the rows."""
     where = _where(name, code, column, state, batch, since)
     if export:
         _export(where, export, personal)
+    elif as_json:
+        found = quarantine.rows(where, limit=limit) if rows else quarantine.groups(where, limit=limit)
+        masker = Masker()
+        print_json([asdict(masker.row(each) if isinstance(each, Rejected) else each) for each in found])
     elif rows:
         masker = Masker()
         show(
@@ -104,10 +110,14 @@ def list_rows(
 def show_row(
     quarantine_id: Annotated[int, typer.Argument(help="As `sluice quarantine list` names it")],
     personal: Personal = False,
+    as_json: Json = False,
 ) -> None:
-    """One row as it came, with its place in its unit and what was done about it."""
+    """One row as it came, with its place in its unit and what was done about it. As JSON it is always masked."""
     row = quarantine.row(quarantine_id)
     masker = Masker()
+    if as_json:
+        print_json(asdict(masker.row(row)))
+        return
     fields = row.fields if personal else masker.fields(row)
     facts: list[tuple[str, Any]] = [
         ("table", f"{row.source}.{row.table_name}"),

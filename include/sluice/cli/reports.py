@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from sluice import settings
-from sluice.cli.common import show
+from sluice.cli.common import Json, print_json, show
 from sluice.declarations import Source, load_folder
 from sluice.errors import SluiceError
 from sluice.reports import board as boards
@@ -19,13 +18,6 @@ from sluice.reports import catalogue as catalogues
 from sluice.reports import cost as costs
 from sluice.reports import lineage as lineages
 from sluice.reports.project import read_project
-
-Json = Annotated[bool, typer.Option("--json", help="For a program")]
-
-
-def print_json(value: Any) -> None:
-    """A report as JSON, as the web API has it."""
-    print(json.dumps(value, default=str, indent=2))
 
 
 def _sources() -> Iterable[Source]:
@@ -139,16 +131,27 @@ def catalogue(
 
 
 def cost(as_json: Json = False) -> None:
-    """What it takes: time, rows, bytes and WAL of the last 30 days per model and per table, the dearest first."""
+    """What it takes: time, rows, bytes and WAL of the last 30 days per part, table and model, the dearest first; what
+    grows."""
     found = costs.cost(read_project())
     if as_json:
         print_json(asdict(found))
         return
+    heads = ["name", "part", "runs", "seconds", "30 days before", "rows", "bytes read", "bytes stored", "WAL bytes"]
     show(
-        ["name", "part", "runs", "seconds", "30 days before", "rows", "bytes read", "WAL bytes"],
+        heads,
         [
-            [s.name, s.layer, s.runs, f"{s.seconds:.1f}", f"{s.before:.1f}", s.rows, s.bytes_read, s.wal_bytes]
-            for s in found.spent
+            [s.name, s.kind if s.kind == "part" else s.layer, s.runs, f"{s.seconds:.1f}", f"{s.before:.1f}", s.rows,
+             s.bytes_read, s.bytes_stored, s.wal_bytes]
+            for s in (*found.parts, *found.spent)
         ],
         empty="nothing was loaded or built in the last 30 days",
+    )  # fmt: skip
+    show(
+        ["relation", "rows", "bytes", "bytes per day", "bytes in 90 days"],
+        [
+            [g.relation, g.rows, g.bytes, "too early" if g.per_day is None else f"{g.per_day:.0f}", g.projected]
+            for g in found.grown
+        ],
+        empty="no size was measured yet: the DAG operations does it every morning",
     )

@@ -100,6 +100,13 @@ class Rejected:
 
 
 @dataclass(frozen=True)
+class Shown(Rejected):
+    """A rejected row as it may be shown: personal values are masked. `values` is what came, by field."""
+
+    values: Fields | None
+
+
+@dataclass(frozen=True)
 class Discarded:
     """How many rows were, or in a rehearsal would be, given up."""
 
@@ -130,7 +137,7 @@ def condition(where: Where) -> tuple[sql.Composable, dict[str, object]]:
 def groups(where: Where, *, limit: int) -> list[Group]:
     """Rows counted by table, code, column, reason and state; the largest groups first."""
     matching, parameters = condition(where)
-    with warehouse.connect() as connection, connection.cursor(row_factory=class_row(Group)) as cursor:
+    with warehouse.reading() as connection, connection.cursor(row_factory=class_row(Group)) as cursor:
         return cursor.execute(
             sql.SQL(
                 """
@@ -146,7 +153,7 @@ def groups(where: Where, *, limit: int) -> list[Group]:
 def rows(where: Where, *, limit: int | None = None) -> Iterator[Rejected]:
     """The rows one by one, in the order in which they were rejected. They hold what came: see `masked`."""
     matching, parameters = condition(where)
-    with warehouse.connect() as connection:
+    with warehouse.reading() as connection:
         yield from read(connection, matching, parameters, limit=limit)
 
 
@@ -218,6 +225,11 @@ class Masker:
         table = self._tables.get((row.source, row.table_name))
         safe = table is not None and not any(table.columns[name].personal for name in table.key)
         return row.key if safe or row.key is None else MASK
+
+    def row(self, row: Rejected) -> Shown:
+        """All of it."""
+        given = {name: getattr(row, name) for name in Rejected.__dataclass_fields__}
+        return Shown(**given | {"raw": self.raw(row), "key": self.key(row)}, values=self.fields(row))
 
     def _shown(self, row: Rejected) -> set[str] | None:
         """Lower-case names of the fields that may be shown; None for all."""

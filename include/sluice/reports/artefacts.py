@@ -6,7 +6,7 @@ from datetime import datetime
 
 import psycopg
 
-from sluice.reports.session import reading
+from sluice.warehouse import reading
 
 
 def built_at(connection: psycopg.Connection, name: str) -> datetime | None:

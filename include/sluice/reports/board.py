@@ -15,7 +15,7 @@ import psycopg
 
 from sluice.declarations import Source, Table
 from sluice.reports.project import Node, Project
-from sluice.reports.session import reading
+from sluice.warehouse import reading
 
 Tone = Literal["good", "warn", "bad", "idle"]
 DAYS = 30
@@ -89,8 +89,9 @@ class Board:
     lines: tuple[Line, ...] = ()
 
     def layer(self, name: str) -> list[Line]:
-        """The lines of one layer."""
-        return [line for line in self.lines if line.layer == name]
+        """The lines of one layer, what is not good first."""
+        rank = ("bad", "warn", "good", "idle")
+        return sorted((line for line in self.lines if line.layer == name), key=lambda line: rank.index(line.tone))
 
     def count(self, tone: Tone) -> int:
         """How many tables have this colour."""

@@ -1,7 +1,5 @@
 """The same as JSON. `GET …/api/openapi.json` describes it."""
 
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, HTTPException, Request
@@ -23,7 +21,7 @@ from sluice_airflow.pages.common import (
     require_read,
     visible,
 )  # fmt: skip
-from sluice_airflow.pages.quarantine import masked, require_change, where_of
+from sluice_airflow.pages.quarantine import require_change, where_of
 
 router = APIRouter(prefix="/api", tags=["reports"])
 
@@ -52,36 +50,20 @@ def batches(
     return flow.batches(wanted, limit=max(1, min(limit, 500)))
 
 
+@router.get("/batches/totals")
+def totals(me: Me, table: str, days: int = 30) -> flow.Books:
+    """The books of a table over all batches that were published in the last days."""
+    source, _, name = table.partition(".")
+    require_read(me, source)
+    return flow.totals(source, name, days=max(1, min(days, 400)))
+
+
 @router.get("/batches/{batch_id}")
 def batch(me: Me, batch_id: int) -> flow.Batch:
     """One batch: books, checks, rejects, and the models that read it."""
     found = flow.batch(batch_id, may_read_models(me))
     require_read(me, found.line.source)
     return found
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A rejected row; personal values are masked."""
-
-    quarantine_id: int
-    source: str
-    table_name: str
-    batch_id: int
-    unit: str
-    row_number: int
-    key: str | None
-    column_name: str | None
-    code: str
-    reason: str
-    state: str
-    state_reason: str | None
-    state_by: str | None
-    state_at: datetime | None
-    replayed_by: int | None
-    created_at: datetime
-    raw: str | None
-    fields: dict[str, str | None] | None
 
 
 @router.get("/quarantine")
@@ -96,18 +78,18 @@ def groups(
 def rows(
     me: Me, table: str = "", code: str = "", column: str = "", batch: str = "", since: str = "", state: str = "open",
     limit: int = 50,
-) -> list[Rejected]:  # fmt: skip
-    """The rows themselves."""
+) -> list[quarantine.Shown]:  # fmt: skip
+    """The rows themselves; personal values are masked."""
     where, masker = where_of(me, table, code, column, batch, since, state), Masker()
-    return [Rejected(**masked(row, masker)) for row in quarantine.rows(where, limit=max(1, min(limit, 500)))]
+    return [masker.row(row) for row in quarantine.rows(where, limit=max(1, min(limit, 500)))]
 
 
 @router.get("/quarantine/{quarantine_id}")
-def row(me: Me, quarantine_id: int) -> Rejected:
+def row(me: Me, quarantine_id: int) -> quarantine.Shown:
     """One row as it came, masked."""
     found = quarantine.row(quarantine_id)
     require_read(me, found.source)
-    return Rejected(**masked(found, Masker()))
+    return Masker().row(found)
 
 
 @router.get("/lineage")
@@ -120,7 +102,7 @@ def lineage(me: Me) -> lineages.Lineage:
     return found
 
 
-@router.get("/lineage/{table}/{column}")
+@router.get("/lineage/{table}/{column:path}")
 def column(me: Me, table: str, column: str) -> lineages.Traced:
     """All that goes into a column, and that it goes into; `table`: `shop.orders` at the source, else `schema.table`."""
     found = lineages.trace(lineage(me), table, column)

@@ -76,9 +76,10 @@ async def _refused(request: Request, error: HTTPException) -> Response:
 async def _mistaken(request: Request, error: SluiceError) -> Response:
     if is_api(request):
         return JSONResponse({"detail": str(error)}, 409 if request.method == "POST" else 404)
-    code = 409 if request.method == "POST" else 404
+    if request.method != "POST":
+        return await _refused(request, HTTPException(404, str(error)))
     return page(
-        request, "error", None, code, title="This can't be done", what=str(error), todo="Go back, and try otherwise."
+        request, "error", None, 409, title="This can't be done", what=str(error), todo="Go back, and try otherwise."
     )
 
 

@@ -33,7 +33,8 @@ _templates = jinja2.Environment(
 )
 _templates.globals.update(
     navigation=NAVIGATION, count=present.count, span=present.span, size=present.size, stamp=present.stamp,
-    share=present.share, line=present.line, bars=present.bars, query=present.query, place=Place,
+    share=present.share, line=present.line, bars=present.bars, histogram=present.histogram, value=present.value,
+    query=present.query, place=Place,
 )  # fmt: skip
 
 

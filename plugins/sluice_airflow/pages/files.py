@@ -18,12 +18,12 @@ router = APIRouter(include_in_schema=False)
 @router.get("/built/data-docs/{path:path}", response_model=None)
 def data_docs(me: Me, path: str = "") -> HTMLResponse:
     """Great Expectations' pages, from the ledger: workers share no disk. They need neither script nor network."""
-    from sluice import warehouse
     from sluice.gates import data_docs as pages
+    from sluice.warehouse import reading
 
     if not me.may_read():
         raise HTTPException(403, "your role may not look at the warehouse")
-    with warehouse.connect() as connection:
+    with reading() as connection:
         found = pages.one(connection, path or "index.html")
     if found is None:
         raise HTTPException(404, f"data-docs has no {path}. The index of /built/data-docs/ lists all pages")

@@ -1,8 +1,6 @@
 """Rejected rows: the same calls as `sluice quarantine`, with the viewer's name on what was decided."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -134,9 +132,3 @@ def short(row: Rejected, masker: Masker) -> str:
     if fields is None:
         return (masker.raw(row) or "")[:200]
     return ", ".join(f"{name}={value}" for name, value in fields.items() if value is not None)[:200]
-
-
-def masked(row: Rejected, masker: Masker) -> dict[str, Any]:
-    """A row for a program: as the list shows it."""
-    shown = replace(row, raw=masker.raw(row), key=masker.key(row))
-    return {**{name: getattr(shown, name) for name in shown.__dataclass_fields__}, "fields": masker.fields(row)}

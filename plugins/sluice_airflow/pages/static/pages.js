@@ -11,6 +11,16 @@
   follow();
   dark.addEventListener("change", follow);
   window.addEventListener("storage", (event) => { if (event.key === "theme" || event.key === null) follow(); });
+  document.addEventListener("DOMContentLoaded", () => {
+    document.querySelector(".graph .chosen")?.scrollIntoView({ block: "nearest", inline: "center" });
+  });
+  // A page comes whole. While a slow one is waited for, the one before it says so.
+  const told = () => document.querySelector(".loading");
+  window.addEventListener("beforeunload", () => setTimeout(() => {
+    told().textContent = told().dataset.slow;
+    told().hidden = false;
+  }, 400));
+  window.addEventListener("pageshow", () => { told().hidden = true; });
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-airflow]");
     if (!link || !inside || event.ctrlKey || event.metaKey || event.shiftKey) return;
