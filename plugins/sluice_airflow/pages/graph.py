@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean
 
 from sluice.reports.lineage import LAYERS, Lineage, Traced, around, split, trace
 
@@ -179,18 +180,20 @@ def _places(lineage: Lineage, shown: set[str], pairs: list[Pair]) -> tuple[list[
     places = [(LAYERS[layer], found[layer, deep]) for layer, deep in sorted(found)]
     column = {each: n for n, (_, place) in enumerate(places) for each in place}
     ways: dict[Pair, list[str]] = {}
-    near: dict[str, list[str]] = {}
+    left: dict[str, list[str]] = {}
+    right: dict[str, list[str]] = {}
     for given, into in pairs:
         way = ways[given, into] = [f"{given} > {into} > {n}" for n in range(column[given] + 1, column[into])]
         for n, bend in enumerate(way, column[given] + 1):
             places[n][1].append(bend)
         for one, other in pairwise((given, *way, into)):
-            near.setdefault(one, []).append(other)
-            near.setdefault(other, []).append(one)
+            right.setdefault(one, []).append(other)
+            left.setdefault(other, []).append(one)
     at = {each: y for _, place in places for each, y in _spread(place)}
-    for _ in range(4):
-        for _, place in (*places, *places[::-1]):
-            place.sort(key=lambda each: sum(at[n] for n in near[each]) / len(near[each]) if each in near else at[each])
+    for near, sweep in ((left, places), (right, places[::-1])) * 4:
+        for _, place in sweep:
+            middle = {each: fmean(at[other] for other in near.get(each, [each])) for each in place}
+            place.sort(key=middle.__getitem__)
             at.update(_spread(place))
     return places, ways
 

@@ -91,7 +91,9 @@ def _has(table: lineages.Tabled, text: str) -> bool:
 def entries(request: Request, me: Me, q: str = "") -> HTMLResponse:
     """Every table."""
     found = catalogue.entries(visible(me).values(), may_read_models(me), search=q)
-    return page(request, "catalogue", me, title="Catalogue", entries=found, q=q, layers=reversed(graph.HEADINGS.items()))
+    return page(
+        request, "catalogue", me, title="Catalogue", entries=found, q=q, layers=reversed(graph.HEADINGS.items())
+    )
 
 
 @router.get("/catalogue/{relation}")

@@ -11,7 +11,7 @@
   follow();
   dark.addEventListener("change", follow);
   window.addEventListener("storage", (event) => { if (event.key === "theme" || event.key === null) follow(); });
-  document.addEventListener("DOMContentLoaded", () => {
+  window.addEventListener("load", () => {
     document.querySelector(".graph .chosen")?.scrollIntoView({ block: "nearest", inline: "center" });
   });
   // A page comes whole. While a slow one is waited for, the one before it says so.
