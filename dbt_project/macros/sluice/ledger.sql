@@ -28,7 +28,7 @@
 
 {#- WAL that this session has written, as far as its transactions have ended: the statistics know no earlier. -#}
 {% macro sluice_wal_of_session() -%}
-    (select wal_bytes::bigint from pg_stat_get_backend_wal(pg_backend_pid()))
+    coalesce((select wal_bytes::bigint from pg_stat_get_backend_wal(pg_backend_pid())), 0)
 {%- endmacro %}
 
 

@@ -33,8 +33,9 @@ class Meter:
         with self._connection.transaction():
             self._connection.execute("set local synchronous_commit = off")
             self._connection.execute(
+                # a batch that somebody else has locked is left out: what is published must not fail for its bill
                 "update ops.batch set wal_bytes = coalesce(wal_bytes, 0) + %s, seconds = coalesce(seconds, 0) + %s"
-                " where batch_id = %s",
+                " where batch_id = (select batch_id from ops.batch where batch_id = %s for update skip locked)",
                 [wal + wal_elsewhere, seconds, batch_id],
             )
 

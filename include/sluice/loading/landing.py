@@ -135,7 +135,7 @@ class Landing:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         for connection in filter(None, [self._side, *(stream.connection for stream in self._streams)]):
-            with suppress(psycopg.Error):  # broken: what it wrote is not known
+            if kind is None:
                 self.wal_bytes += cost.wal_bytes(connection)
             connection.close()
         self._side, self._streams = None, []
