@@ -9,7 +9,7 @@ import pytest
 from sluice_airflow.pages import graph
 
 from sluice.reports import distribution
-from sluice.reports.lineage import Lineage, Tabled, trace
+from sluice.reports.lineage import Lineage, Tabled
 
 
 def made(*tables: Tabled, **edges: tuple[str, ...]) -> Lineage:
@@ -39,7 +39,7 @@ CHAIN = made(
 
 
 def test_a_column_is_drawn_from_its_source_to_who_reads_it_and_said_in_words() -> None:
-    drawn = graph.column_of(CHAIN, "s.a", "a.b")
+    drawn = graph.of_column(CHAIN, "s.a", "a.b")
     assert drawn is not None
     left_to_right = [box.id for box in sorted(drawn.boxes, key=lambda box: box.x)]
     assert left_to_right == [each.id for each in CHAIN.tables]
@@ -70,11 +70,10 @@ def test_of_two_hundred_tables_the_nearest_are_drawn_and_the_others_counted() ->
     )
     drawn = graph.of_table(far, "marts.all")
     assert (len(drawn.boxes), drawn.left_out) == (graph.MOST_TABLES, 201 - graph.MOST_TABLES)
-    traced = trace(far, "marts.all", "id")
-    assert traced is not None
-    drawn = graph.of_column(far, traced)
-    assert (len(drawn.boxes), drawn.left_out) == (graph.MOST_TABLES, 201 - graph.MOST_TABLES)
-    assert {box.layer for box in drawn.boxes} == {"log", "marts"}
+    of_column = graph.of_column(far, "marts.all", "id")
+    assert of_column is not None
+    assert (len(of_column.boxes), of_column.left_out) == (graph.MOST_TABLES, 201 - graph.MOST_TABLES)
+    assert {box.layer for box in of_column.boxes} == {"log", "marts"}
 
 
 def test_columns_that_do_not_fit_into_a_box_are_counted() -> None:

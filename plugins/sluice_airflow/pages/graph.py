@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
 
-from sluice.reports.lineage import LAYERS, Lineage, Traced, around, split, trace
+from sluice.reports.lineage import LAYERS, Lineage, around, split, trace
 
 MOST_TABLES, MOST_COLUMNS = 60, 40
 _LETTERS, _LETTER = 26, 6.7  # how many are shown, and how wide one is
@@ -81,15 +81,17 @@ def of_table(lineage: Lineage, table: str) -> Drawn:
     return _drawn(lineage, shown, columns, joined, (table, None), len(nearest) - len(shown))
 
 
-def of_column(lineage: Lineage, traced: Traced) -> Drawn:
-    """All that goes into a column, and all that it goes into."""
-    chosen = f"{traced.table}.{traced.column}"
-    keys = [chosen, *(key for pair in _alternating(traced.upstream, traced.downstream) for key in pair)]
+def of_column(lineage: Lineage, table: str, column: str) -> Drawn | None:
+    """All that goes into a column, and all that it goes into; None where there is no such column."""
+    traced = trace(lineage, table, column)
+    if traced is None:
+        return None
+    keys = [f"{table}.{column}", *(key for pair in _alternating(traced.upstream, traced.downstream) for key in pair)]
     columns: dict[str, list[str]] = {}
-    for table, column in map(split, keys):
-        if table in columns or len(columns) < MOST_TABLES:
-            columns.setdefault(table, []).append(column)
-    known = {(table, column) for table, names in columns.items() for column in names}
+    for of, name in map(split, keys):
+        if of in columns or len(columns) < MOST_TABLES:
+            columns.setdefault(of, []).append(name)
+    known = {(of, name) for of, names in columns.items() for name in names}
     joined: list[tuple[End, End]] = [
         (split(given), split(into))
         for into in keys
@@ -102,13 +104,7 @@ def of_column(lineage: Lineage, traced: Traced) -> Drawn:
     ]  # fmt: skip
     shown = {*columns, *traced.exposures}
     left_out = len({split(key)[0] for key in keys}) - len(columns)
-    return _drawn(lineage, shown, columns, joined, (traced.table, traced.column), left_out)
-
-
-def column_of(lineage: Lineage, table: str, column: str) -> Drawn | None:
-    """The same by name; None where there is no such column."""
-    traced = trace(lineage, table, column)
-    return traced and of_column(lineage, traced)
+    return _drawn(lineage, shown, columns, joined, (table, column), left_out)
 
 
 def relation_of(lineage: Lineage, table: str) -> str:

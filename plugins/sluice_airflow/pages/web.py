@@ -72,7 +72,7 @@ def lineage(request: Request, me: Me, table: str = "", column: str = "", q: str 
     if found is not None and table:
         if table not in found.by_id or found.by_id[table].layer == "exposure":
             raise HTTPException(404, f"the lineage has no table {table}; it may be new: trigger the DAG operations")
-        drawn = graph.column_of(found, table, column) if column else graph.of_table(found, table)
+        drawn = graph.of_column(found, table, column) if column else graph.of_table(found, table)
         if drawn is None:
             raise HTTPException(404, f"{table} has no column {column}")
         relation = graph.relation_of(found, table)
