@@ -1,76 +1,301 @@
-"""Ninety past days of the shop by one backfill through the real scheduler, beside the same days one after the other.
+"""Ninety past days of the shop three ways, two of them through the real scheduler: three times the same warehouse.
 
     make bench-backfill                   # ARGS='--days 30' for fewer
 
-Starts a stack of its own (PostgreSQL, a small demo shop, Airflow) in `.sluice/benchmarks/backfill`, and loads its first
-day. Then some days as they would have come: a day passes at the shop, its ingest DAG runs, the warehouse follows; one
-day's median seconds, times the number of days, are the *sequential* time (so many days one by one would take hours).
-Then all remaining days pass at the shop at once, and one `airflow dags backfill` reads the whole range while a run of
-the schedule goes on beside it and a worker is killed. Its time ends when the warehouse has read everything.
+Starts a stack of its own (PostgreSQL, a small demo shop, Airflow) in `.sluice/benchmarks/backfill`. First some days as
+they come: a day passes at the shop, its ingest DAG runs, the warehouse follows; one day's median seconds times the
+number of days are the *sequential* time (so many days one by one would take hours). Then all days pass at the shop, and
+each way begins with an empty warehouse and reads the same days:
 
-Last: `sluice verify` must find every table equal to a clean rebuild, and the books of every batch must balance. The
-last line is `backfill: <days>_days=<seconds> versus_sequential=<ratio> warehouse_runs=<n>`.
+1. **day by day**: the call that the task of a backfill makes, here, one interval after the other;
+2. **one backfill**: `airflow dags backfill`; its seconds end when the warehouse has read everything;
+3. **at random**: ranges in random order, some forwards, some backwards, one of them twice, while the schedule's runs
+   go on beside them, and a worker is killed.
+
+Each ends with a run of the schedule, as the next morning has it. Every table must be equal in all three, `sluice
+verify` must find it equal to a clean rebuild, and no batch may be left half way; else the exit code is 1. The last line
+is `backfill: <days>_days=<seconds> versus_sequential=<ratio> warehouse_runs=<n>`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import random
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import psycopg
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from sluice import settings, shop
+from sluice.declarations import load_folder
+from sluice.loading import RunContext, load
 from sluice.runtime.airflow import AirflowStack
-from sluice.runtime.airflow_api import AirflowApi, Run
+from sluice.runtime.airflow_api import AirflowApi
 from sluice.runtime.layout import Layout
+from sluice.runtime.pipeline import Pipeline
 from sluice.runtime.ports import free_port
 from sluice.runtime.progress import Progress
 from sluice.runtime.run import Session
+from tests.prove.warehouses import empty, tables
 
-_PORTS = ("SLUICE_POSTGRES_PORT", "SLUICE_WEB_PORT", "SLUICE_SHOP_PORT", "SLUICE_DELIVERIES_PORT")
+_PORTS = ("POSTGRES", "WEB", "SHOP", "DELIVERIES", "EXPORTER", "WATCHER")
 _FIRST = date(2026, 1, 1)
+_OPENS = timedelta(hours=2)  # an interval of ingest_shop begins at 02:00 UTC
 _LONGEST = 2 * 3600.0
+_INGEST, _WAREHOUSE = "ingest_shop", "warehouse"
+
+
+@dataclass
+class Bench:
+    """A running stack, and how to ask it."""
+
+    api: AirflowApi
+    stack: AirflowStack
+    days: int
+    at_once: int
+
+    # -- the three ways ---------------------------------------------------------------------------
+
+    def one_day(self) -> float:
+        """A day passes, is read, and reaches the marts: seconds."""
+        started = time.monotonic()
+        _pass(1)
+        self.scheduled()
+        self.settled()
+        return time.monotonic() - started
+
+    def day_by_day(self) -> float:
+        """Each interval by the engine's own call, without a scheduler; the models twice."""
+        started = time.monotonic()
+        source = load_folder(settings.sources_dir()).sources["shop"]
+        for number in range(self.days):
+            begin = datetime.combine(_FIRST + timedelta(number), datetime.min.time(), UTC) + _OPENS
+            run = RunContext(f"scheduled__{begin:%F}", (begin, begin + timedelta(days=1)))
+            with ThreadPoolExecutor(2) as beside:  # tables, as in a run of the DAG
+                list(beside.map(lambda table, run=run: load(source, table, run), source.tables.values()))
+            if number == self.days // 2:
+                _build()
+        _build()
+        return time.monotonic() - started
+
+    def one_backfill(self) -> float:
+        """One command, until the warehouse has read everything."""
+        started = time.monotonic()
+        self.backfill(0, self.days - 1)
+        self.settled()
+        return time.monotonic() - started
+
+    def at_random(self) -> float:
+        """Ranges in random order, one of them twice, beside the schedule's runs and with a worker killed."""
+        started, order = time.monotonic(), random.Random(4)
+        length = max(self.days // 6, 2)
+        ranges = [(first, min(first + length, self.days) - 1) for first in range(0, self.days, length)]
+        ranges.append(order.choice(ranges))
+        order.shuffle(ranges)
+        with self.schedule() as goes_on:
+            killer = threading.Thread(target=self.kill_a_worker)
+            killer.start()
+            for number, (first, last) in enumerate(ranges):
+                self.backfill(first, last, *(["--run-backwards"] if number % 2 else []))
+                if number == len(ranges) // 2:
+                    goes_on.set()
+            killer.join()
+        self.settled()
+        return time.monotonic() - started
+
+    # -- what they do -----------------------------------------------------------------------------
+
+    def backfill(self, first: int, last: int, *options: str) -> None:
+        """The command, as a person types it, for the days with these numbers."""
+        command = [sys.executable, "-m", "sluice.runtime.dev", "airflow", "dags", "backfill", _INGEST, "--yes"]
+        command += ["-s", f"{_FIRST + timedelta(first)}", "-e", f"{_FIRST + timedelta(last)}", "--reset-dagruns"]
+        command += ["--max-active-runs", str(self.at_once), "--reason", "bench-backfill", *options]
+        done = subprocess.run(command, cwd=settings.home(), timeout=_LONGEST)
+        if done.returncode:
+            raise SystemExit(f"the backfill of days {first} to {last} ended with {done.returncode}")
+
+    def scheduled(self) -> None:
+        """A run as the schedule makes it, to its end."""
+        run = self.api.wait(_INGEST, self.api.trigger(_INGEST), seconds=_LONGEST)
+        if run.state != "success":
+            raise SystemExit(f"{run.run_id} of {_INGEST} is {run.state}")
+
+    @contextmanager
+    def schedule(self) -> Iterator[threading.Event]:
+        """Runs of the schedule, one after the other, from the moment at which the event is set."""
+        goes_on, over, problems = threading.Event(), threading.Event(), []
+
+        def keep_running() -> None:
+            goes_on.wait()
+            try:
+                while not over.is_set():
+                    self.scheduled()
+            except BaseException as problem:
+                problems.append(problem)
+
+        thread = threading.Thread(target=keep_running, daemon=True)
+        thread.start()
+        yield goes_on
+        over.set()
+        thread.join()
+        if problems:
+            raise problems[0]
+
+    def kill_a_worker(self) -> None:
+        """SIGKILL the process of a task of a backfill that reads."""
+        with self.metadata() as metadata:
+
+            def found() -> Any:
+                return metadata.execute(
+                    "select pid, task_id, run_id from task_instance where dag_id = %s and state = 'running'"
+                    " and run_id like 'backfill%%' and task_id = 'clickstream.wait' and pid is not null"
+                    " and start_date < clock_timestamp() - interval '0.5 s'",
+                    [_INGEST],
+                ).fetchone()
+
+            pid, task, run = _until(found, 600, every=0.05)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            print(f"killed the worker of {task} in {run}", flush=True)
+
+    def settled(self) -> None:
+        """Wait for a run of the warehouse that began after the last publication, and so read everything."""
+        with psycopg.connect(settings.warehouse_url()) as connection:
+            (since,) = connection.execute("select max(published_at) from ops.batch").fetchone()  # type: ignore[misc]
+
+        def came() -> bool:
+            return any(run.start and run.start >= since for run in self.api.runs(_WAREHOUSE))
+
+        def active() -> bool:
+            return any(run.is_active for run in self.api.runs(_WAREHOUSE))
+
+        _until(lambda: not active())
+        while not came():
+            try:
+                _until(lambda: active() or came(), 20)
+            except TimeoutError:  # the announcement was lost, or there was nothing to announce
+                self.api.trigger(_WAREHOUSE)
+            _until(lambda: not active())
+        if failed := [run.run_id for run in self.api.runs(_WAREHOUSE) if run.state == "failed"]:
+            raise SystemExit(f"these runs of warehouse failed: {', '.join(failed)}")
+
+    def lanes(self) -> list[tuple[str, int, int]]:
+        """Pools of which a backfill's tasks ever held more slots than there are: (pool, held, slots)."""
+        with self.metadata() as metadata:
+            return metadata.execute(
+                """
+                with edges as (
+                    select pool, at, step from task_instance
+                    cross join lateral (values (start_date, 1), (end_date, -1)) as edge (at, step)
+                    where run_id like 'backfill%' and start_date is not null and end_date is not null
+                ),
+
+                held as (
+                    select pool, sum(step) over (partition by pool order by at, step) as slots from edges
+                )
+
+                select pool, max(held.slots), slot_pool.slots from held inner join slot_pool using (pool)
+                group by pool, slot_pool.slots having max(held.slots) > slot_pool.slots
+                """
+            ).fetchall()
+
+    def metadata(self) -> psycopg.Connection:
+        """Airflow's own database."""
+        return psycopg.connect(self.stack.metadata_url.replace("+psycopg2", ""), autocommit=True)
+
+    def from_nothing(self) -> None:
+        """Pause what would build, and empty the warehouse."""
+        self.api.set_paused(_WAREHOUSE, True)
+        _until(lambda: not any(run.state == "running" for run in self.api.runs()))
+        empty(settings.warehouse_url())
+        self.api.set_paused(_WAREHOUSE, False)
 
 
 def main() -> int:
-    """Start, load, measure, verify, print, stop."""
+    """Start, load three ways, compare, verify, print, stop."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--days", type=int, default=90, help="how many past days (default 90)")
-    parser.add_argument("--one-by-one", type=int, default=4, help="how many of them to load as they come (default 4)")
-    parser.add_argument("--at-once", type=int, default=6, help="runs of the backfill at once (default 6)")
+    parser.add_argument(
+        "--one-by-one", type=int, default=3, help="how many to load as they come (default 3; 0: the first)"
+    )
+    parser.add_argument("--at-once", type=int, default=4, help="runs of a backfill at once (default 4)")
     asked = parser.parse_args()
-    os.environ.setdefault("SLUICE_STATE_DIR", str(settings.home() / ".sluice" / "benchmarks" / "backfill"))
+    state = os.environ.setdefault("SLUICE_STATE_DIR", str(settings.home() / ".sluice" / "benchmarks" / "backfill"))
+    shutil.rmtree(state, ignore_errors=True)
     os.environ.setdefault("SLUICE_SHOP_SCALE", "0.2")
     os.environ["SLUICE_SHOP_DAYS"] = "1"
     os.environ["SLUICE_OURAIRPORTS_ARCHIVE"] = ""
-    for variable in _PORTS:
-        os.environ.setdefault(variable, str(free_port()))
+    for name in _PORTS:
+        os.environ.setdefault(f"SLUICE_{name}_PORT", str(free_port()))
     session = Session(Layout.from_environment(), Progress())
     session.claim()
     try:
         stack = session.start()
-        if session.run_pass(stack):
-            print("the first pass did not succeed, so there is nothing to compare; see above", file=sys.stderr)
-            return 1
         with stack.api() as api:
-            one = statistics.median(_one_day(api) for _ in range(asked.one_by_one))
-            print(f"a day by itself: {one:.1f} s", flush=True)
-            seconds, runs = _backfill(api, stack, asked.days, asked.at_once)
+            line = _compared(Bench(api, stack, asked.days, asked.at_once), session, asked.one_by_one)
         if not _verified(stack):
             return 1
     finally:
         session.stop()
-    ratio = one * asked.days / seconds
-    print(f"backfill: {asked.days}_days={seconds:.0f} versus_sequential={ratio:.2f} warehouse_runs={runs}")
+    print(line)
     return 0
+
+
+def _compared(bench: Bench, session: Session, one_by_one: int) -> str:
+    """Load three ways and compare; returns the line to print."""
+    api = bench.api
+    Pipeline(api, session.supervisor.check, session.progress.note).wait_for_dags({_INGEST, _WAREHOUSE}, session.begun)
+    began = time.monotonic()
+    api.set_paused(_WAREHOUSE, False)
+    api.set_paused(_INGEST, False)  # the scheduler makes the run that is due
+    _until(lambda: any(run.end for run in api.runs(_INGEST)))
+    bench.settled()
+    first_day = time.monotonic() - began
+    one = statistics.median([bench.one_day() for _ in range(one_by_one)] or [first_day])
+    print(f"a day by itself: {one:.1f} s", flush=True)
+    while (done := _pass(1)) < bench.days:
+        print(f"\rday {done} of {bench.days} at the shop", end="", flush=True)
+    print()
+    found, seconds, runs = {}, {}, {}
+    for way in (bench.one_backfill, bench.day_by_day, bench.at_random):
+        name = way.__name__
+        bench.from_nothing()
+        known = {run.run_id for run in api.runs(_WAREHOUSE)}
+        seconds[name] = way()
+        runs[name] = len({run.run_id for run in api.runs(_WAREHOUSE)} - known)
+        bench.scheduled()
+        bench.settled()
+        with psycopg.connect(settings.warehouse_url()) as connection:
+            found[name] = tables(connection)
+        rows = sum(count for count, _ in found[name].values())
+        print(f"{name}: {seconds[name]:.0f} s, {runs[name]} runs of the warehouse; {rows} rows", flush=True)
+    first = found["day_by_day"]
+    for name, other in found.items():
+        if unlike := sorted(table for table in first.keys() | other.keys() if first.get(table) != other.get(table)):
+            raise SystemExit(f"{name} is another warehouse than day_by_day: {', '.join(unlike)}")
+    print(f"{len(first)} tables are equal in all three", flush=True)
+    if overrun := bench.lanes():
+        raise SystemExit(f"the backfills took more than their lanes: {overrun}")
+    took = seconds["one_backfill"]
+    return (
+        f"backfill: {bench.days}_days={took:.0f} versus_sequential={one * bench.days / took:.2f}"
+        f" warehouse_runs={runs['one_backfill']}"
+    )
 
 
 def _pass(days: int) -> int:
@@ -79,81 +304,23 @@ def _pass(days: int) -> int:
     return shop.advance(environ["SLUICE_SHOP_DATABASE_URL"], environ["SLUICE_SHOP_FILES"], days).days_done
 
 
-def _one_day(api: AirflowApi) -> float:
-    """A day passes, is read, and reaches the marts: seconds."""
-    _pass(1)
-    started = time.monotonic()
-    done = api.wait("ingest_shop", api.trigger("ingest_shop"), seconds=600)
-    if done.state != "success":
-        raise SystemExit(f"{done.run_id} of ingest_shop is {done.state}")
-    _settled(api, since=done.end or datetime.now(UTC))
-    return time.monotonic() - started
+def _build() -> None:
+    """Every model, by dbt itself."""
+    layout = Layout.from_environment()
+    command = [str(Path(sys.executable).with_name("dbt")), "build", "--quiet", "--profiles-dir", "."]
+    command += ["--exclude-resource-type", "unit_test", "--exclude-resource-type", "test"]
+    environment = {**os.environ, "DBT_TARGET_PATH": str(layout.state / "by-hand"), "SLUICE_RUN_ID": "day_by_day"}
+    subprocess.run(command, cwd=layout.dbt_project, env=environment, check=True)
 
 
-def _backfill(api: AirflowApi, stack: AirflowStack, days: int, at_once: int) -> tuple[float, int]:
-    """Seconds from the command until the warehouse has read everything, and how often the warehouse ran."""
-    while (done := _pass(1)) < days:
-        print(f"\rday {done} of {days} at the shop", end="", flush=True)
-    print()
-    known = {run.run_id for run in api.runs("warehouse")}
-    started, last = time.monotonic(), _FIRST + timedelta(days=days)
-    command = [sys.executable, "-m", "sluice.runtime.dev", "airflow", "dags", "backfill", "ingest_shop"]
-    command += ["-s", f"{_FIRST}", "-e", f"{last}", "--reset-dagruns", "--yes", "--max-active-runs", str(at_once)]
-    with subprocess.Popen([*command, "--reason", "bench-backfill"], cwd=settings.home()) as process:
-        _until(lambda: any(run.state == "running" and "backfill" in run.run_id for run in api.runs("ingest_shop")))
-        api.trigger("ingest_shop")  # as the schedule does
-        _kill_a_worker(stack)
-        if process.wait() != 0:
-            raise SystemExit(f"the backfill ended with {process.returncode}")
-    ended = [run.end for run in api.runs("ingest_shop") if run.end]
-    _settled(api, since=max(ended))
-    return time.monotonic() - started, len({run.run_id for run in api.runs("warehouse")} - known)
-
-
-def _kill_a_worker(stack: AirflowStack) -> None:
-    """SIGKILL the process of a task of the backfill."""
-    deadline = time.monotonic() + 120
-    with psycopg.connect(stack.metadata_url.replace("+psycopg2", ""), autocommit=True) as metadata:
-        while time.monotonic() < deadline:
-            row = metadata.execute(
-                "select pid, task_id, run_id from task_instance where dag_id = 'ingest_shop' and state = 'running'"
-                " and run_id like 'backfill%' and task_id like '%.land' and pid is not null"
-            ).fetchone()
-            if row:
-                with suppress(ProcessLookupError):
-                    os.kill(row[0], signal.SIGKILL)
-                    print(f"killed the worker of {row[1]} in {row[2]}", flush=True)
-                    return
-            time.sleep(0.05)
-    raise SystemExit("no task of the backfill was seen running")
-
-
-def _settled(api: AirflowApi, since: datetime) -> None:
-    """Wait for a run of the warehouse that began after `since` and so reads everything; ask for one if none comes."""
-
-    def ended() -> bool:
-        runs = api.runs("warehouse")
-        return not any(run.is_active for run in runs) and any(_after(run, since) for run in runs)
-
-    with suppress(TimeoutError):
-        _until(lambda: any(_after(run, since) for run in api.runs("warehouse")), 15)
-    if not any(_after(run, since) or run.state == "queued" for run in api.runs("warehouse")):
-        api.trigger("warehouse")
-    _until(ended)
-    if failed := [run.run_id for run in api.runs("warehouse") if run.state == "failed"]:
-        raise SystemExit(f"these runs of warehouse failed: {', '.join(failed)}")
-
-
-def _after(run: Run, since: datetime) -> bool:
-    return bool(run.start and run.start >= since)
-
-
-def _until(condition: Callable[[], bool], seconds: float = _LONGEST) -> None:
+def _until(condition: Callable[[], Any], seconds: float = _LONGEST, every: float = 0.5) -> Any:
+    """What `condition` says at last."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         if time.monotonic() > deadline:
             raise TimeoutError
-        time.sleep(0.5)
+        time.sleep(every)
+    return found
 
 
 def _verified(stack: AirflowStack) -> bool:
@@ -162,10 +329,10 @@ def _verified(stack: AirflowStack) -> bool:
         [sys.executable, "-m", "sluice.cli", "verify", "--staging"], env={**os.environ, **stack.environment()}
     )
     with psycopg.connect(settings.warehouse_url()) as connection:
-        open_batches, late = connection.execute(
+        open_batches, known = connection.execute(
             "select count(*) filter (where state in ('landing', 'landed', 'audited')), count(*) from ops.batch"
         ).fetchone()  # type: ignore[misc]
-    print(f"{late} batches, {open_batches} of them left half way", flush=True)
+    print(f"{known} batches, {open_batches} of them left half way", flush=True)
     return verify.returncode == 0 and open_batches == 0
 
 

@@ -64,8 +64,8 @@ def _steps(source: Source, table: Table) -> PublishOperator:
             source=source,
             table=table,
             pool=pool,
-            # A deferred task keeps its clock: it must outlast the wait itself.
-            execution_timeout=source.wait + _SHORT,
+            # A deferred task keeps its clock: it must outlast the wait itself, and the reading in a backfill.
+            execution_timeout=DEFAULTS["execution_timeout"] + source.wait,
         )
         land = LandOperator(
             task_id="land",
@@ -117,8 +117,8 @@ def _page(source: Source, path: Path) -> str:
 
             - A failed task: clear it. What was landed or published already is recognised, never loaded twice.
             - Everything that is pending: trigger the DAG. It takes no parameters.
-            - Past intervals: `airflow dags backfill ingest_{source} -s … -e … --reset-dagruns`. The warehouse
-              converges by itself.
+            - Past intervals: `airflow dags backfill ingest_{source} -s … -e … --reset-dagruns`. There **wait** does
+              all steps of its table and skips the others. The warehouse converges by itself.
             - What came of it: `sluice gate show`, or `ops.batch` and `ops.quarantine` in the warehouse.
         """
     ).format(

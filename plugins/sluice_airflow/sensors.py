@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.bases.skipmixin import SkipMixin
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from sluice.declarations import Source, Table
-from sluice_airflow.steps import engine
+from sluice_airflow.steps import engine, is_backfill, run_context
 
 _POLL = timedelta(seconds=15)
 
 
-class ReadySensor(BaseOperator):
+class ReadySensor(BaseOperator, SkipMixin):
     """Succeed when there is something complete to read. The first look costs one short task; only a wait is
     deferred.
+
+    A run of a backfill has nothing to wait for: its interval is over. There this task does all the steps of its table
+    and skips the others, since a task costs more than what a past day has to be read: 12 tasks an interval of the shop
+    instead of 45.
 
     Needs `retries` of at least 1: Airflow 3.3 fails a deferred task whose trigger fires before the
     scheduler has noticed that it was deferred (apache/airflow 72716). Giving up after the source's `wait`
@@ -35,6 +40,8 @@ class ReadySensor(BaseOperator):
         """Look once; defer if it is not ready."""
         from sluice.loading import ready
 
+        if is_backfill(context["dag_run"]):
+            self._load(context)
         since = datetime.now(UTC)
         with engine(self.execution_timeout):
             found = ready(self.source, self.table)
@@ -46,6 +53,28 @@ class ReadySensor(BaseOperator):
         """Go on, or say what was waited for, and since when."""
         must_be_ready(self.source, self.table, event)
         self.log.info("%s is ready", self.table.log_name)
+        if is_backfill(context["dag_run"]):
+            self._load(context)
+
+    def _load(self, context: Any) -> NoReturn:
+        """Land, audit and publish the run's interval; then end as a task that skips those that would."""
+        from sluice.errors import CircuitOpen
+        from sluice.loading import load
+        from sluice.watch import beating
+
+        run = run_context(context)
+        with engine(self.execution_timeout), beating(self.dag_id, self.task_id, run.run_id):
+            try:
+                done = load(self.source, self.table, run)
+            except CircuitOpen as open_circuit:
+                self.log.info("%s waits: %s", self.table.log_name, open_circuit)
+                self.defer(trigger=waiting(self.source, self.table, datetime.now(UTC)), method_name="resume")
+        for published in done:
+            self.log.info("%s", published)
+        self.log.info("%s: %s units of the interval; its other steps are skipped", self.table.log_name, len(done))
+        in_group = self.task_group.children.values()
+        self.skip(context["ti"], [task for task in in_group if task is not self])
+        raise AssertionError("skip() ends the task")
 
 
 def waiting(source: Source, table: Table, since: datetime, poll: timedelta = _POLL) -> ReadyTrigger:

@@ -78,8 +78,54 @@ def given(**options: object) -> Namespace:
     """The options of a command line, the rest absent."""
     from sluice_airflow.backfill.commands import ARGS
 
-    names = [argument.flags[-1].lstrip("-").replace("-", "_") for argument in ARGS]
+    names = [argument.flags[0 if len(argument.flags[0]) > 2 else -1].lstrip("-").replace("-", "_") for argument in ARGS]
     return Namespace(**{**dict.fromkeys(names), "dag_id": "ingest_shop", **options})
+
+
+# `airflow dags backfill --help` of Airflow 2.10: each option in each of its spellings, with a value where it takes one.
+AIRFLOW_2 = """
+-c {"a":1} | --conf {"a":1} | --continue-on-failures | --delay-on-limit 2.0 | --disable-retry | -n | --dry-run | -x
+--donot-pickle | -e 2026-01-02 | --end-date 2026-01-02 | -i | --ignore-dependencies | -I
+--ignore-first-depends-on-past | -l | --local | -m | --mark-success | --pool slow | --rerun-failed-tasks
+--reset-dagruns | -B | --run-backwards | -s 2026-01-01 | --start-date 2026-01-01 | -S dags | --subdir dags
+-t .*land | --task-regex .*land | --treat-dag-as-regex | --treat-dag-id-as-regex | -v | --verbose | -y | --yes
+"""
+MEANT = {
+    *("conf", "dry_run", "end_date", "rerun_failed_tasks", "reset_dagruns", "run_backwards", "start_date"),
+    *("task_regex", "treat_dag_id_as_regex", "yes"),
+}
+
+
+@pytest.mark.parametrize("option", [each.strip() for each in AIRFLOW_2.replace("\n", "|").split("|") if each.strip()])
+def test_every_option_of_airflow_2_has_a_meaning_or_says_what_became_of_it(
+    option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through Airflow's own parser, as a person types it: none is unknown, and none is ignored in silence."""
+    import airflow.cli.cli_parser as cli
+    from sluice_airflow.backfill import commands, request
+
+    monkeypatch.setattr(cli, "airflow_commands", list(cli.airflow_commands))
+    commands.get_commands()
+    cli.get_parser.cache_clear()
+    monkeypatch.setattr(request, "_dags", lambda args: [args.dag_id])
+    typed = option.split(" ", 1)
+    dates = [] if typed[0] in ("-s", "--start-date", "-e", "--end-date") else ["-s", "2026-01-01"]
+    args = cli.get_parser().parse_args(["dags", "backfill", "ingest_shop", *dates, *typed])
+    [name] = [
+        (argument.flags[0] if len(argument.flags[0]) > 2 else argument.flags[-1]).lstrip("-").replace("-", "_")
+        for argument in commands.ARGS
+        if typed[0] in argument.flags
+    ]
+    assert getattr(args, name), "the parser knows it"
+    try:
+        request.requests_of(args)
+        answer = capsys.readouterr().out
+    except request.Misuse as refusal:
+        answer = str(refusal)
+    assert (answer == "") == (name in MEANT)
+    if answer:
+        assert name.replace("_", "-") in answer
+        assert "has no effect: " in answer or " is gone" in answer
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_a_sensor_that_gives_up_says_what_it_waited_for_and_since_when_and_is_no
     task = ReadySensor(task_id="wait", source=source, table=table, poll=timedelta(milliseconds=100))
     begun = datetime.now(UTC)
     with pytest.raises(TaskDeferred) as deferred:
-        task.execute({})
+        task.execute({"dag_run": SimpleNamespace(run_type="scheduled")})
     trigger = deferred.value.trigger
     assert isinstance(trigger, ReadyTrigger)
     event = asyncio.run(_first(ReadyTrigger(**trigger.serialize()[1])))
@@ -59,6 +59,41 @@ def test_a_sensor_that_gives_up_says_what_it_waited_for_and_since_when_and_is_no
         f"shop__orders: gave up. Waited since {begun:%Y-%m-%d %H:%M} UTC for: a file {{name}}.csv at connection drop. "
         "Nothing was read. Ask tests; then clear this task"
     )
+
+
+def test_in_a_run_of_a_backfill_the_first_task_of_a_table_does_all_its_steps_and_skips_the_others(
+    world, warehouse: psycopg.Connection
+):
+    """And reads its own interval only, also when a circuit made it wait: what else is pending is the schedule's."""
+    from airflow.sdk.exceptions import DownstreamTasksSkipped, TaskDeferred
+    from sluice_airflow.ingest import ingest_dag
+
+    world.declare(TABLES.replace("{name}.csv", "{date}.csv"))
+    source, path = load_file(world.sources / "shop.yml"), world.sources / "shop.yml"
+    for day in (4, 5):
+        world.deliver(f"2026-01-0{day}.csv", f"id\n{day}\n")
+    task = ingest_dag(source, path).get_task("orders.wait")
+    context = {
+        "dag_run": SimpleNamespace(
+            run_id="backfill__4",
+            run_type="backfill",
+            data_interval_start=datetime(2026, 1, 4, 2, tzinfo=UTC),
+            data_interval_end=datetime(2026, 1, 5, 2, tzinfo=UTC),
+        ),
+        "ti": SimpleNamespace(xcom_push=lambda **_: None, map_index=-1),
+    }
+    warehouse.execute(
+        "insert into ops.circuit (connection, failures, opened_at, next_try_at)"
+        " values ('drop', 9, now(), now() + interval '1 hour')"
+    )
+    with pytest.raises(TaskDeferred):
+        task.execute(context)
+    warehouse.execute("delete from ops.circuit")
+    with pytest.raises(DownstreamTasksSkipped) as skipped:
+        task.resume(context, {"ready": True})
+    assert sorted(skipped.value.tasks) == ["orders.audit", "orders.land", "orders.publish"]
+    assert world.query("select run_id, unit, state from ops.batch") == [("backfill__4", "2026-01-04.csv", "published")]
+    assert world.query("select id from staging.shop__orders") == [(4,)]
 
 
 def test_a_file_that_comes_while_a_task_waits_ends_the_wait(world):

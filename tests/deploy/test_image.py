@@ -1,8 +1,10 @@
 """The Dockerfile can be built from a clone, holds what runs and no more, and installs what is locked."""
 
 import fnmatch
+import importlib
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,18 @@ def _pins(path: Path) -> dict[str, list[str]]:
     for name, version in re.findall(r"^([a-z0-9._-]+)(?:\[[^]]+\])?==([^ ]+)", path.read_text(), re.M):
         found.setdefault(name, []).append(version)
     return found
+
+
+def test_the_image_installs_what_gives_airflow_its_commands_as_make_run_does(stages, home):
+    """`airflow dags backfill` comes by an entry point: code that is only on the path would not have it."""
+    [installed] = [text for text in stages[0].all("RUN") if text.endswith("-e .")]
+    [by_make] = [line for line in (home / "Makefile").read_text().splitlines() if line.endswith("-e .")]
+    assert "--no-build-isolation" in installed
+    assert "--no-build-isolation" in by_make
+    entries = tomllib.loads((home / "pyproject.toml").read_text())["project"]["entry-points"]
+    where, _, name = entries["apache_airflow_provider"]["provider_info"].partition(":")
+    [command] = getattr(importlib.import_module(where), name)()["cli"]
+    assert callable(getattr(importlib.import_module(command.rpartition(".")[0]), command.rpartition(".")[2]))
 
 
 def test_a_server_runs_the_versions_of_make_run(home):

@@ -62,7 +62,7 @@ def kill_a_worker(running: Running) -> None:
         while time.monotonic() < deadline:
             row = metadata.execute(
                 "select pid from task_instance where dag_id = 'ingest_shop' and state = 'running'"
-                " and run_id like 'backfill%' and task_id like '%.land' and pid is not null"
+                " and run_id like 'backfill%' and task_id like '%.wait' and pid is not null"
             ).fetchone()
             if row:
                 with suppress(ProcessLookupError):
@@ -94,6 +94,13 @@ def test_o4_o5_o9_a_corrected_past_day_reaches_the_mart_by_one_backfill_and_back
         assert client.wait("ingest_shop", scheduled, seconds=240).state == "success"
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2 intervals done" in done.stdout
+    with api(running) as client:
+        for run in client.runs("ingest_shop"):
+            if run.run_id.startswith("backfill"):
+                states = {task.task_id: task.state for task in client.tasks(run)}
+                first = {name for name in states if name.endswith(".wait")}
+                assert {states[name] for name in first} == {"success"}, "it does all four steps of its table"
+                assert {states[name] for name in states.keys() - first - {"announce"}} == {"skipped"}
     wait_until(running, [(before[0][0] + 1000,)])
     superseded = running.query(
         "select unit from ops.batch where superseded_seq is not null and superseded_by in"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from sluice import warehouse as sessions
 from sluice.cli import app
-from sluice.errors import GateRefused
+from sluice.errors import GateRefused, LedgerError
+from sluice.watch import record_lineage
 from tests.loading.conftest import World
 
 EVENTS = """
@@ -88,6 +91,36 @@ def test_lateness_is_measured_against_what_was_published_before_and_not_by_a_clo
     events.load("events", interval=(datetime(2026, 1, 4, tzinfo=UTC), datetime(2026, 1, 5, tzinfo=UTC)))
     assert report("events")["rows"] == "7"
     assert events.books_balance()
+
+
+def test_the_share_that_came_after_a_model_was_taken_for_complete(events: World, tmp_path: Path) -> None:
+    """K5: each model says after how long; one that says nothing is not judged."""
+
+    def node(name: str, horizon: str | None) -> dict:
+        return {
+            **{"resource_type": "model", "schema": "marts", "alias": name, "name": name},
+            "original_file_path": f"models/marts/{name}.sql",
+            "depends_on": {"nodes": ["source.events"]},
+            "config": {"meta": {"horizon": horizon} if horizon else {}},
+        }
+
+    def built_from(*models: tuple[str, str | None]) -> None:
+        tree = {"sources": {"source.events": {"source_name": "shop", "name": "events"}}}
+        path = tmp_path / "manifest.json"
+        path.write_text(json.dumps({**tree, "nodes": {name: node(name, horizon) for name, horizon in models}}))
+        with sessions.connect() as connection:
+            record_lineage(connection, path)
+
+    built_from(("fct_daily", "1d"), ("fct_monthly", "30d"), ("fct_hourly", "6h"), ("dim_any", None))
+    header, *lines = [line.split("\t") for line in sluice("lateness", "--models", "shop.events").splitlines()]
+    assert header == ["model", "horizon", "table", "rows", "came later", "share"]
+    assert lines == [
+        ["marts.fct_daily", "1 day, 0:00:00", "shop.events", "7", "2", "28.57%"],
+        ["marts.fct_hourly", "6:00:00", "shop.events", "7", "3", "42.86%"],
+        ["marts.fct_monthly", "30 days, 0:00:00", "shop.events", "7", "0", "0.00%"],
+    ]
+    with pytest.raises(LedgerError, match=r"fct_daily.sql: config.meta.horizon .* is no length of time"):
+        built_from(("fct_daily", "soon"))
 
 
 @pytest.mark.parametrize("events", ["hold"], indirect=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter
@@ -13,9 +14,10 @@ import pytest
 
 from sluice import warehouse as sessions
 from sluice.backfill.gaps import gaps
-from sluice.declarations import load_file
+from sluice.declarations import DeclarationError, load_file
 from sluice.errors import LeaseHeld
 from sluice.loading import RunContext, audit, land, publish
+from sluice.readers import reader_of
 from tests.loading.conftest import World
 
 SALES = """
@@ -96,6 +98,60 @@ def test_o3_a_day_has_24_hours_in_summer_time_leap_years_and_at_the_end_of_a_mon
     assert world.query("select sum(amount) from staging.shop__sales") == [(sum(range(24 * days)),)]
 
 
+LOCAL = """
+till:
+  description: what each day of Amsterdam brought, in a file named by that day
+  from: {files: {connection: drop, path: "till/{date}.csv", time_zone: Europe/Amsterdam}}
+  mode: append
+  key: [day]
+  columns:
+    day: {type: date, required: true, from_path: date}
+    amount: {type: integer, required: true}
+"""
+
+
+@pytest.mark.parametrize(("change", "hours"), [("2026-03-29", 23), ("2026-10-25", 25)])
+def test_o3_a_file_of_a_local_day_speaks_for_that_day_with_its_23_or_25_hours(
+    world: World, change: str, hours: int
+) -> None:
+    """The days touch each other without a gap or an overlap, and each is asked for by itself; rows keep the date of
+    their file."""
+    changes = day(change)
+    dates = [changes + timedelta(days=number) for number in (-1, 0, 1)]
+    world.declare(LOCAL, head=CLOCK.format(start=dates[0].date(), now=changes + timedelta(days=2)))
+    source = load_file(world.sources / "shop.yml")
+    begins = changes - timedelta(hours=1 if hours == 23 else 2)  # midnight in Amsterdam
+    ends = begins + timedelta(hours=hours)
+    edges = [begins - timedelta(days=1), begins, ends, ends + timedelta(days=1)]
+
+    def missing() -> list[tuple[datetime, datetime, int]]:
+        with sessions.connect() as connection:
+            return [(gap.start, gap.end, gap.intervals) for gap in gaps(connection, source, source.tables["till"])]
+
+    assert missing() == [(edges[0], edges[-1], 3)]
+    for number, date in enumerate(dates):
+        world.deliver(f"till/{date:%Y-%m-%d}.csv", f"amount\n{number}\n")
+    world.load("till", interval=(begins, ends))
+    assert missing() == [(edges[0], begins, 1), (ends, edges[3], 1)]
+    world.load("till")
+    assert missing() == []
+    assert world.query(
+        "select interval_start, interval_end, effective_at, unit from ops.batch where part = 'unit' order by 1"
+    ) == [
+        (start, end, end, f"till/{date:%Y-%m-%d}.csv")
+        for (start, end), date in zip(itertools.pairwise(edges), dates, strict=True)
+    ]
+    assert world.query("select day, amount from staging.shop__till where _op = 'upsert' order by 1") == [
+        (date.date(), number) for number, date in enumerate(dates)
+    ]
+
+
+def test_o3_an_hour_of_a_local_day_is_refused_since_it_may_come_twice(world: World) -> None:
+    world.declare(LOCAL.replace("{date}.csv", "{date}/{hour}.csv"))
+    with pytest.raises(DeclarationError, match=r"an hour of a time_zone may come twice"):
+        load_file(world.sources / "shop.yml")
+
+
 @pytest.fixture
 def five_days(world: World) -> World:
     """Five days, loaded in order: a list a day, and an account that was polled each day."""
@@ -110,6 +166,26 @@ def five_days(world: World) -> World:
         world.load("stock", run=f"scheduled__{number}")
         world.load("accounts", run=f"scheduled__{number}")
     return world
+
+
+def test_o4_intervals_beside_each_other_never_meet_at_a_unit(world: World) -> None:
+    """An interval of the schedule begins at 02:00 and so shares time with two days: it reads the one that it ends. A
+    month, which is longer than any of them, is read by each."""
+    world.declare(SALES.replace("sales/{date}/{hour}.csv", "sales/{month}.csv"), head="start: 2026-01-01\n")
+    source = load_file(world.sources / "shop.yml")
+    for number in range(1, 5):
+        world.deliver(f"stock/2026-01-0{number}.csv", f"sku,pieces\na,{number}\n")
+    world.deliver("sales/2026-01.csv", "sale_id,amount\n1,1\n")
+    read = {}
+    for number in range(1, 5):
+        begin = datetime(2026, 1, number, 2, tzinfo=UTC)
+        interval = begin, begin + timedelta(days=1)
+        read[number] = [
+            unit.name
+            for table in ("stock", "sales")
+            for unit in reader_of(source.tables[table]).units(source, source.tables[table], interval, None)
+        ]
+    assert read == {number: [f"stock/2026-01-0{number}.csv", "sales/2026-01.csv"] for number in range(1, 5)}
 
 
 def meaning(world: World) -> tuple[dict, dict]:

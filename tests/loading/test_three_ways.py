@@ -1,7 +1,7 @@
 """O4: the shop loaded day by day, by one backfill, and at random with all that may go wrong: one warehouse.
 
-The real sources, loader, and dbt project; five days, since an hour of the clickstream is a unit. Ninety, through the
-real scheduler: `make bench-backfill`.
+The real sources, loader, and dbt project; five days, since an hour of the clickstream is a unit. Through the real
+scheduler: `tests/end_to_end/test_three_ways.py`; ninety days of that: `make bench-backfill`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,14 @@ import uvicorn
 from sluice import shop
 from sluice.declarations import Source, load_folder
 from sluice.errors import LeaseHeld
-from sluice.ledger import migrate
 from sluice.loading import RunContext, load
-from sluice.loading.shape import ensure
 from sluice.runtime.ports import free_port
 from sluice.runtime.surroundings import dbt_environment
 from sluice.shop.api import create_app
+from tests.prove.warehouses import empty, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 DAYS = 5
-BUILT = ("snapshots", "intermediate", "marts")
 Interval = tuple[datetime, datetime]
 
 
@@ -79,45 +77,6 @@ def company(
     server.should_exit = True
     serving.join(10)
     postgres.drop(url)
-
-
-def empty(url: str) -> None:
-    """A warehouse with an empty ledger, and an empty log for every declared table."""
-    with psycopg.connect(url, autocommit=True, options="-c client_min_messages=warning") as admin:
-        for schema in ("ops", "landing", "staging", "rebuild", *BUILT):
-            admin.execute(f"drop schema if exists {schema} cascade")
-    migrate(url)
-    with psycopg.connect(url) as connection:
-        for source in load_folder(ROOT / "include" / "sources").sources.values():
-            for table in source.tables.values():
-                ensure(connection, table)
-
-
-def tables(connection: psycopg.Connection) -> dict[str, tuple[int, str]]:
-    """Rows and a hash of all values, of every table that is built, and of what each log means."""
-    found = {}
-    for schema, name in connection.execute(
-        "select table_schema, table_name from information_schema.tables where table_schema = any(%s)"
-        " and table_type = 'BASE TABLE' and table_name !~ '__20\\d\\d_\\d\\d$'"
-        " union all select table_schema, table_name from information_schema.views"
-        " where table_schema = 'staging' and table_name like 'stg_shop__%%'",
-        [list(BUILT)],
-    ).fetchall():
-        columns = "*"
-        if schema == "staging":  # which batch said so is no part of what it means
-            columns = "distinct " + ", ".join(
-                name
-                for (name,) in connection.execute(
-                    "select quote_ident(column_name) from information_schema.columns"
-                    " where (table_schema, table_name) = (%s, %s) and column_name not in ('_batch_id', '_row_number')",
-                    [schema, name],
-                )
-            )
-        found[f"{schema}.{name}"] = connection.execute(
-            f"select count(*), md5(coalesce(string_agg(whole, '\n' order by whole), ''))"
-            f" from (select r::text as whole from (select {columns} from {schema}.{name}) as r) as rows"
-        ).fetchone()
-    return found  # type: ignore[return-value]
 
 
 def day(number: int) -> Interval:

@@ -7,7 +7,8 @@ on from where it stopped, however long that was, and a live table can't be asked
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 import psycopg
 
@@ -46,13 +47,18 @@ def gaps(connection: psycopg.Connection, source: Source, table: Table) -> list[G
     step = step_of(table)
     if step is None:
         return []
-    begin = datetime.combine(table.start or source.start, time(), UTC)
+    zone = ZoneInfo(table.origin.files.time_zone if table.origin.files else "UTC")
+    begin = datetime.combine(table.start or source.start, time(), zone)
     rows = connection.execute(
         """
         with expected as (
-            select series.starts_at, series.starts_at + %(step)s as ends_at
-            from generate_series(%(begin)s::timestamptz, %(now)s::timestamptz - %(step)s, %(step)s)
-                as series (starts_at)
+            select series.starts_at, date_add(series.starts_at, %(step)s, %(zone)s::text) as ends_at
+            from generate_series(
+                %(begin)s::timestamptz,
+                date_subtract(%(now)s::timestamptz, %(step)s, %(zone)s::text),
+                %(step)s,
+                %(zone)s::text
+            ) as series (starts_at)
         ),
 
         judged as (
@@ -85,6 +91,7 @@ def gaps(connection: psycopg.Connection, source: Source, table: Table) -> list[G
         """,
         {
             "step": step,
+            "zone": zone.key,
             "begin": begin,
             "now": now(source),
             "source": source.source,

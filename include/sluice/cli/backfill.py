@@ -16,7 +16,7 @@ from sluice.declarations import Source, Table, load_folder
 from sluice.errors import SluiceError
 from sluice.loading import RunContext
 from sluice.loading import load as load_table
-from sluice.loading.lateness import Lateness, lateness
+from sluice.loading.lateness import Lateness, lateness, restated
 
 app = typer.Typer(no_args_is_help=True, help="Backfills that people asked for, and what came of them.")
 
@@ -70,11 +70,16 @@ def list_gaps(
 def list_lateness(
     name: Annotated[str, typer.Argument(help="<source> or <source>.<table>; without it, all")] = "",
     days: Annotated[int, typer.Option(min=1, help="What was published within so many days")] = 90,
+    models: Annotated[
+        bool, typer.Option("--models", help="Per model with a horizon: the rows that came after it")
+    ] = False,
 ) -> None:
     """How late rows came: how far each lay behind what its table had published before, and what became of it.
 
     `usual` is what 99 of 100 rows kept to: the horizon to declare. Waiting rows: sluice quarantine replay --code LATE.
     """
+    if models:
+        return _show_models(name, timedelta(days=days))
     with warehouse.connect() as connection:
         found = [(table, lateness(connection, table, timedelta(days=days))) for _, table in _named(name)]
     show(
@@ -90,6 +95,19 @@ def list_lateness(
         ],
         empty="no table is declared",
     )  # fmt: skip
+
+
+def _show_models(name: str, since: timedelta) -> None:
+    with warehouse.connect() as connection:
+        found = [each for _, table in _named(name) for each in restated(connection, table, since)]
+    show(
+        ["model", "horizon", "table", "rows", "came later", "share"],
+        [
+            [each.relation, each.horizon, each.table_name, each.rows, each.late, f"{each.late / max(each.rows, 1):.2%}"]
+            for each in sorted(found, key=lambda each: (each.relation, each.table_name))
+        ],
+        empty="no model of these tables has a horizon: config: {meta: {horizon: 1d}}",
+    )
 
 
 def _share(late: Lateness) -> str | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -217,6 +218,10 @@ class Files(Declared):
         description="Relative path; *, ** and ? as in a shell; placeholders {date} (YYYY-MM-DD), {month} (YYYY-MM), "
         "{hour} (HH), {date:%Y%m%d} (any form of strftime), {any_name}",
     )
+    time_zone: str = Field(
+        default="UTC",
+        description="Where the dates in the path are days, such as Europe/Amsterdam: two of them have 23 and 25 hours",
+    )
     format: Annotated[Format, BeforeValidator(_format, json_schema_input_type=FormatName | Format)] = Field(
         default=Csv(), description="Its name, or with options: {type: csv, delimiter: tab}"
     )
@@ -242,6 +247,11 @@ class Files(Declared):
     )
     manifest: Manifest | None = Field(default=None, description="The file that lists the files of a delivery")
 
+    def pattern(self, base: str = "") -> PathPattern:
+        """What a path below `base`, the connection's part, means."""
+        zone = UTC if self.time_zone == "UTC" else ZoneInfo(self.time_zone)
+        return PathPattern(base, self.path.lstrip("/"), zone)
+
     @property
     def placeholders(self) -> frozenset[str]:
         """What a column may be taken from."""
@@ -251,6 +261,15 @@ class Files(Declared):
     @classmethod
     def _readable(cls, value: str) -> str:
         PathPattern("", value).check()
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"{value!r} is no time zone; write it as in Europe/Amsterdam") from None
         return value
 
     @field_validator("done")
@@ -263,6 +282,8 @@ class Files(Declared):
 
     @model_validator(mode="after")
     def _consistent(self) -> Files:
+        if self.time_zone != "UTC" and "hour" in self.placeholders:
+            raise ValueError("an hour of a time_zone may come twice: with {hour} the path is in UTC")
         if self.done_holds_rows and not self.done:
             raise ValueError("done_holds_rows needs a marker: give done")
         if self.manifest and self.done_holds_rows:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 
 _TOKEN = re.compile(r"\{(?P<name>[a-z_][a-z0-9_]*)(?::(?P<form>[^{}]*))?\}|\*\*/|\*\*|\*|\?")
@@ -29,10 +29,12 @@ class Matched:
 
 @dataclass(frozen=True)
 class PathPattern:
-    """`base` is the connection's part, in which only braces have a meaning; `path` is the declared part."""
+    """`base` is the connection's part, in which only braces have a meaning; `path` is the declared part. The times in
+    them are those of `zone`."""
 
     base: str
     path: str
+    zone: tzinfo = UTC
 
     @property
     def is_plain(self) -> bool:
@@ -89,7 +91,7 @@ class PathPattern:
         if not times:
             return Matched(found["name_"], values, None)
         try:
-            start, end = _interval(times)
+            start, end = _interval(times)  # on the wall of the zone
         except ValueError:  # the 30th of February is no date
             return None
         letters = set(times)
@@ -99,7 +101,8 @@ class PathPattern:
         name = found["name_"]
         if not _directives(self.path):  # the date stands in the connection's part of the path
             name = f"{start:%Y-%m-%d}/{name}"
-        return Matched(name, values, (start, end))
+        interval = start.replace(tzinfo=self.zone).astimezone(UTC), end.replace(tzinfo=self.zone).astimezone(UTC)
+        return Matched(name, values, interval)
 
 
 def fill(text: str, values: dict[str, str], start: datetime | None) -> str:
@@ -185,7 +188,7 @@ def _reaches(letters: set[str], letter: str) -> bool:
 
 
 def _interval(times: dict[str, str]) -> tuple[datetime, datetime]:
-    start = datetime.strptime(" ".join(times.values()), " ".join(f"%{letter}" for letter in times)).replace(tzinfo=UTC)
+    start = datetime.strptime(" ".join(times.values()), " ".join(f"%{letter}" for letter in times))
     match _grain(set(times)):
         case "Y":
             return start, start.replace(year=start.year + 1)

@@ -215,39 +215,87 @@ def lateness(connection: psycopg.Connection, table: Table, since: timedelta) -> 
         """,
         parameters,
     ).fetchone()  # type: ignore[misc]
-    if not connection.execute("select to_regclass(%s)", [log.relation(table).as_string(connection)]).fetchone()[0]:  # type: ignore[index]
+    if not _has_log(connection, table):
         return Lateness(table.source, table.name, (0,) * (len(BUCKETS) + 1), None, None, None, waiting, left_out)
     horizon = table.late.horizon if table.late else None
     *counts, usual, latest, beyond = connection.execute(
         sql.SQL(
             """
-            with published as (
-                select batch_id, published_at, part, details,
-                    max(effective_at) filter (where effective_at <= clock_timestamp()) over (
-                        order by published_seq rows between unbounded preceding and 1 preceding
-                    ) as newest
-                from ops.batch where (source, table_name) = (%(source)s, %(table)s) and published_seq is not null
-            ),
-
-            came as (
-                select greatest(newest - log._effective_at, interval '0') as behind
-                from {log} as log inner join published on batch_id = log._batch_id
-                where part = 'unit' and not coalesce((details ->> 'asked')::boolean, false) and log._op = 'upsert'
-                    and published_at > clock_timestamp() - %(since)s
-            )
-
+            {came}
             select {counts},
                 extract(epoch from percentile_disc(0.99) within group (order by coalesce(behind, interval '0')))::float,
                 extract(epoch from max(coalesce(behind, interval '0')))::float,
                 count(*) filter (where behind > %(horizon)s::interval)
             from came
             """
-        ).format(log=log.relation(table), counts=_counts()),
+        ).format(came=_came(table), counts=_counts()),
         {**parameters, "horizon": horizon},
     ).fetchone()  # type: ignore[misc]
     usual, latest = (None if seconds is None else timedelta(seconds=seconds) for seconds in (usual, latest))
     late = beyond if horizon is not None else None
     return Lateness(table.source, table.name, tuple(counts), usual, latest, late, waiting, left_out)
+
+
+@dataclass(frozen=True)
+class Restated:
+    """How many rows of a table came after a model that is made of it had been taken for complete, as its
+    `config.meta.horizon` says."""
+
+    relation: str
+    horizon: timedelta
+    table_name: str
+    rows: int
+    late: int
+
+
+def restated(connection: psycopg.Connection, table: Table, since: timedelta) -> list[Restated]:
+    """For each model with a horizon that is made of the table: the rows that went in within `since`, and the late."""
+    if not _has_log(connection, table):
+        return []
+    rows = connection.execute(
+        sql.SQL(
+            """
+            {came}
+            select lineage.relation, extract(epoch from lineage.horizon)::float, %(source)s || '.' || %(table)s,
+                came.rows, came.late
+            from ops.lineage
+            cross join lateral (
+                select count(*) as rows, count(*) filter (where behind > lineage.horizon) as late from came
+            ) as came
+            where (lineage.source, lineage.table_name) = (%(source)s, %(table)s) and lineage.horizon is not null
+            order by 1
+            """
+        ).format(came=_came(table)),
+        {"source": table.source, "table": table.name, "since": since},
+    )
+    return [Restated(relation, timedelta(seconds=seconds), *counts) for relation, seconds, *counts in rows]
+
+
+def _has_log(connection: psycopg.Connection, table: Table) -> bool:
+    found = connection.execute("select to_regclass(%s)", [log.relation(table).as_string(connection)]).fetchone()
+    return bool(found and found[0])
+
+
+def _came(table: Table) -> sql.Composable:
+    """`came`: how far each row that went in lay behind what was published before."""
+    return sql.SQL(
+        """
+        with published as (
+            select batch_id, published_at, part, details,
+                max(effective_at) filter (where effective_at <= clock_timestamp()) over (
+                    order by published_seq rows between unbounded preceding and 1 preceding
+                ) as newest
+            from ops.batch where (source, table_name) = (%(source)s, %(table)s) and published_seq is not null
+        ),
+
+        came as (
+            select greatest(newest - log._effective_at, interval '0') as behind
+            from {log} as log inner join published on batch_id = log._batch_id
+            where part = 'unit' and not coalesce((details ->> 'asked')::boolean, false) and log._op = 'upsert'
+                and published_at > clock_timestamp() - %(since)s
+        )
+        """
+    ).format(log=log.relation(table))
 
 
 def _counts() -> sql.Composable:

@@ -282,9 +282,17 @@ def day_interval(day: date) -> Interval:
     return start, start + timedelta(days=1)
 
 
-def overlaps(one: Interval | None, other: Interval | None) -> bool:
-    """Whether two half-open intervals share an instant; an absent one is everything."""
-    return one is None or other is None or (one[0] < other[1] and other[0] < one[1])
+def is_of(unit: Interval | None, asked: Interval | None) -> bool:
+    """Whether a backfill of the interval `asked` reads the unit; both half-open, an absent one is everything.
+
+    The one in which a unit ends reads it, as the schedule's run of that interval did: neighbours that run at once never
+    meet at a unit. A unit that is longer than the interval, such as a month, is read by each that it shares time with.
+    """
+    if unit is None or asked is None:
+        return True
+    if unit[1] - unit[0] > asked[1] - asked[0]:
+        return unit[0] < asked[1] and asked[0] < unit[1]
+    return asked[0] < unit[1] <= asked[1]
 
 
 def source_fields(table: Table) -> list[str]:

@@ -8,7 +8,7 @@ from sluice.declarations import Mode, Source, Table
 from sluice.declarations.model import Files
 from sluice.errors import GateRefused
 from sluice.readers import formats
-from sluice.readers.base import Interval, Read, Readiness, Sink, Unit, overlaps
+from sluice.readers.base import Interval, Read, Readiness, Sink, Unit, is_of
 from sluice.readers.transport import Completeness, Found, find_files, local_files, read_marker
 
 
@@ -39,7 +39,7 @@ class FileReader:
         files = _origin(table)
         complete = Completeness(files)
         units = [_unit(table, item) for item in find_files(files) if complete.of(item)]
-        return sorted((u for u in units if overlaps(interval, u.interval)), key=lambda u: (u.instant, u.name))
+        return sorted((u for u in units if is_of(u.interval, interval)), key=lambda u: (u.instant, u.name))
 
     def read(self, source: Source, table: Table, unit: Unit, sink: Sink) -> Read:
         """Land the file's rows."""

@@ -27,8 +27,8 @@ from sluice.readers.base import (
     connect,
     day_interval,
     days,
+    is_of,
     now,
-    overlaps,
     source_fields,
 )
 
@@ -65,7 +65,7 @@ class PostgresReader:
             every = (
                 Unit(day.isoformat(), day_interval(day)[1], day_interval(day)) for day in days(first, instant.date())
             )
-            return [unit for unit in every if overlaps(interval, unit.interval)]
+            return [unit for unit in every if is_of(unit.interval, interval)]
         if table.mode is not Mode.CURSOR:
             return [Unit(instant.isoformat(), instant)]
         if interval:

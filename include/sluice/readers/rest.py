@@ -22,8 +22,8 @@ from sluice.readers.base import (
     Unit,
     day_interval,
     days,
+    is_of,
     now,
-    overlaps,
     source_fields,
 )
 from sluice.readers.formats.columns import unstorable
@@ -92,7 +92,7 @@ class RestReader:
             )
             for day in days(first, instant.date())
         )
-        return [unit for unit in every if overlaps(interval, unit.interval)]
+        return [unit for unit in every if is_of(unit.interval, interval)]
 
     def read(self, source: Source, table: Table, unit: Unit, sink: Sink) -> Read:
         """Land every page of the unit, after those that an earlier attempt landed. One that can't be had fails it."""

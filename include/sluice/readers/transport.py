@@ -128,7 +128,8 @@ class Completeness:
 
 def _manifest_location(place: Place, files: Files, values: dict[str, str], interval: Interval | None) -> str:
     assert files.manifest is not None
-    return f"{place.base}/{fill(files.manifest.path.lstrip('/'), values, interval[0] if interval else None)}"
+    start = interval[0].astimezone(files.pattern().zone) if interval else None
+    return f"{place.base}/{fill(files.manifest.path.lstrip('/'), values, start)}"
 
 
 def _listed_as(location: str, listed: dict[str, int | None]) -> str | None:
@@ -211,4 +212,4 @@ def _must_be(stamp: str, info: Info | None, name: str) -> None:
 
 
 def _pattern(place: Place, files: Files) -> PathPattern:
-    return PathPattern(place.base, files.path.lstrip("/"))
+    return files.pattern(place.base)

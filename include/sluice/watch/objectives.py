@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import psycopg
+from pydantic import TypeAdapter, ValidationError
 
 from sluice import settings
 from sluice.declarations import load_folder
+from sluice.declarations.base import Duration
 from sluice.declarations.layers import Layers, load_layers
 from sluice.declarations.load import DeclarationError
+from sluice.errors import LedgerError
 
 _PROMISE = """
 insert into ops.objective as known (kind, subject, source, owner, freshness, max_quiet, deadline)
@@ -55,21 +58,24 @@ def _layers() -> Layers | None:
 
 def record_lineage(connection: psycopg.Connection, manifest: Path) -> None:
     """Write down from which declared tables each relation of the dbt manifest is made; the caller commits."""
-    rows = sorted(lineage(json.loads(manifest.read_text(encoding="utf-8"))))
+    rows = lineage(json.loads(manifest.read_text(encoding="utf-8")))
     known = connection.execute(
-        "select relation, layer, source, table_name from ops.lineage order by 1, 2, 3, 4"
+        "select relation, layer, source, table_name, extract(epoch from horizon)::float from ops.lineage"
     ).fetchall()
-    if known == sorted(rows):
+    if set(known) == rows:
         return
     connection.execute("delete from ops.lineage")
     with connection.cursor() as cursor:
         cursor.executemany(
-            "insert into ops.lineage (relation, layer, source, table_name) values (%s, %s, %s, %s)", rows
+            "insert into ops.lineage (relation, layer, source, table_name, horizon)"
+            " values (%s, %s, %s, %s, make_interval(secs => %s))",
+            sorted(rows, key=str),
         )
 
 
-def lineage(tree: dict) -> set[tuple[str, str, str, str]]:
-    """(relation, layer, source, table) for every model and snapshot of a manifest, through all that lies between."""
+def lineage(tree: dict) -> set[tuple[str, str, str, str, float | None]]:
+    """(relation, layer, source, table, horizon in seconds) for every model and snapshot of a manifest, through all that
+    lies between."""
     nodes = {name: node for name, node in tree["nodes"].items() if node["resource_type"] in ("model", "snapshot")}
     found: dict[str, frozenset[tuple[str, str]]] = {}
 
@@ -84,10 +90,22 @@ def lineage(tree: dict) -> set[tuple[str, str, str, str]]:
         return found[name]
 
     return {
-        (f"{node['schema']}.{node['alias']}", _layer(node), source, table)
+        (f"{node['schema']}.{node['alias']}", _layer(node), source, table, _horizon(node))
         for name, node in nodes.items()
         for source, table in sources_of(name)
     }
+
+
+def _horizon(node: dict) -> float | None:
+    """After how long the model is taken for complete, as its `config.meta.horizon` says."""
+    text = node.get("config", {}).get("meta", {}).get("horizon")
+    try:
+        return None if text is None else TypeAdapter(Duration).validate_python(text).total_seconds()
+    except ValidationError:
+        raise LedgerError(
+            f"{node['original_file_path']}: config.meta.horizon of {node['name']} is no length of time; "
+            "nothing was built. Write 1d or 6h"
+        ) from None
 
 
 def _layer(node: dict) -> str:

@@ -39,7 +39,7 @@ ARGS = (
         help="Only these tasks, in runs that exist: they are cleared, and run again (no backfill is made)",
     ),
     Arg(
-        ("--treat-dag-id-as-regex",),
+        ("--treat-dag-id-as-regex", "--treat-dag-as-regex"),
         help="Every active DAG whose whole id matches, one after the other",
         action="store_true",
     ),
