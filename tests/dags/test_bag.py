@@ -219,8 +219,7 @@ def test_the_manifest_shows_the_fingerprint_of_the_code(manifest, tmp_path):
     assert read_project(other).fingerprint != read_project(manifest).fingerprint
 
 
-def test_a_broken_declaration_breaks_only_its_own_dag_and_names_file_line_and_field(read_bag, tmp_path, declared):
-    """O6: a source's file."""
+def test_o6_a_broken_declaration_breaks_only_its_own_dag_and_names_file_line_and_field(read_bag, tmp_path, declared):
     for path in (HOME / "include" / "sources").glob("*.yml"):
         shutil.copy(path, tmp_path)
     (tmp_path / "broken.yml").write_text(

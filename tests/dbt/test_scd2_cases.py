@@ -135,8 +135,7 @@ def told(_shared: tuple[Small, str]) -> dict[str, Exception | None]:
 
 
 @together
-def test_case_01_a_late_version_splits_the_interval_and_moves_the_facts_in_it(story: Story) -> Told:
-    """S3: a late version."""
+def test_case_01_S3_a_late_version_splits_the_interval_and_moves_the_facts_in_it(story: Story) -> Told:
     story.publish("customers", [version(1, "ann"), version(20, "anna")])
     story.publish("orders", [order(5, 1), order(15, 2), order(25, 3)])
     yield
@@ -156,8 +155,7 @@ def test_case_02_a_late_fact_costs_its_own_row_and_no_more(shared: Small) -> Non
 
 
 @together
-def test_case_03_any_order_of_arrival_gives_the_same_chain(story: Story) -> Told:
-    """S3: versions out of order."""
+def test_case_03_S3_any_order_of_arrival_gives_the_same_chain(story: Story) -> Told:
     versions = [version(1, "a"), version(3, "b"), version(6, "c")]
     for customer, arrival in enumerate(itertools.permutations(versions), start=1):
         for row in arrival:
@@ -176,8 +174,7 @@ def test_case_04_several_changes_between_two_runs_are_all_kept(story: Story) -> 
     assert [row[0] for row in story.chain(1)] == ["a", "b", "c", "d"]
 
 
-def test_case_05_of_one_instant_one_version_remains_and_arrival_does_not_choose_it(shared: Small) -> None:
-    """S3: versions of one instant."""
+def test_case_05_S3_of_one_instant_one_version_remains_and_arrival_does_not_choose_it(shared: Small) -> None:
     one, two = version(4, "x"), version(4, "y")
     shared.publish("customers", [one])
     shared.publish("customers", [two])
@@ -209,10 +206,9 @@ def test_case_05_presence_counts_more_than_absence_at_the_same_instant(story: St
 
 
 @together
-def test_case_07_a_backdated_correction_is_true_for_the_past_and_what_was_known_before_it_can_still_be_asked(
+def test_case_07_S3_a_backdated_correction_is_true_for_the_past_and_what_was_known_before_it_can_still_be_asked(
     story: Story,
 ) -> Told:
-    """S3: a correction that is true for the past."""
     wrong = story.publish("customers", [version(1, "ann"), version(9, "wrong")], unit="day")
     yield
     (known,) = story.query("select seq from ops.clock")[0]
@@ -287,8 +283,7 @@ def test_case_14_a_type_1_column_changes_in_every_version_and_opens_none(story: 
 
 
 @together
-def test_case_15_an_early_fact_gets_an_inferred_member_that_keeps_its_key(story: Story) -> Told:
-    """S9: a fact without its dimension."""
+def test_case_15_S9_an_early_fact_gets_an_inferred_member_that_keeps_its_key(story: Story) -> Told:
     story.publish("orders", [order(2, 1, 7)])
     yield
     assert story.facts() == [(1, None, True)]

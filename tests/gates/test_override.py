@@ -50,13 +50,14 @@ def test_another_object_and_another_check_still_block(warehouse):
         ("is_old", {"run": "r1"}, "no check is_old stopped run r1"),
         ("is_whole", {"run": "r1", "reason": " "}, "has a person and a reason"),
         ("is_whole", {}, "name either the run or the batch"),
-        ("header", {"batch": 1}, "header can't be overridden"),
-        ("pattern", {"batch": 1}, "pattern can't be overridden"),
-        ("deletes", {"batch": 7}, "approved for the count that was shown.*sluice batch approve 7 --reason"),
+        ("header", {"run": "r1"}, "header can't be overridden"),
+        ("pattern", {"run": "r1"}, "pattern can't be overridden"),
+        ("deletes", {"run": "r1"}, "approved for the count that was shown.*sluice batch approve"),
     ],
 )
 def test_an_override_of_nothing_or_by_nobody_is_refused(warehouse, check, options, said):
     _blocked(warehouse, "r1")
+    record(warehouse, "r1", "batch", [Check(name, "shop.orders", "fail") for name in ("header", "pattern", "deletes")])
     with pytest.raises(SluiceError, match=said):
         override.give(warehouse, check, **{"by": "ann", "reason": "known", **options})
     assert warehouse.execute("select count(*) from ops.gate_override").fetchone() == (0,)
@@ -77,6 +78,18 @@ def test_a_layer_goes_on_over_an_overridden_check_and_says_so(warehouse, tmp_pat
         "overridden by ann: built by hand; was: missing, this run wrote no result for it: its task was skipped, or it"
         " failed",
     )
+
+
+def test_what_was_judged_again_counts_as_it_was_judged_last_and_an_earlier_run_not_at_all(warehouse):
+    _blocked(warehouse, "r1")
+    assert run(app, ["gate", "show", "--failed"]).exit_code == 1
+    record(warehouse, "r1", "marts", [Check("is_whole", "marts.fct_order", "pass")])
+    assert run(app, ["gate", "show", "--run", "r1"]).exit_code == 0
+    _blocked(warehouse, "r2")
+    record(warehouse, "r3", "marts", [Check("is_whole", "marts.fct_order", "pass")])
+    shown = run(app, ["gate", "show", "--failed"])
+    assert shown.exit_code == 0
+    assert "No check of run r3 matches" in shown.output
 
 
 def test_show_finds_results_by_source_table_model_and_batch(warehouse):

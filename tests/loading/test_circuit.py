@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -234,3 +235,38 @@ def test_a_warehouse_that_fails_is_not_held_against_the_source(world: World, api
     finally:
         world.warehouse.execute("grant create on schema landing to current_user")
     assert world.query("select coalesce(sum(failures), 0) from ops.circuit") == [(0,)]
+
+
+FILES = """
+orders:
+  description: orders
+  from: {files: {connection: drop, path: a.csv}}
+  mode: append
+  key: [id]
+  columns: {id: {type: integer, required: true}}
+"""
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["no file", "one that was read before"])
+def test_a_place_of_files_that_is_listed_and_holds_nothing_new_closes_its_circuit(
+    world: World, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """No reading follows that could: the page would stay open until the next delivery."""
+    world.declare(FILES, head="circuit: {drop: {failures: 2, wait: 1m}}\n")
+    if there:
+        world.deliver("a.csv", "id\n1\n")
+        world.load("orders")
+    alive = os.environ["AIRFLOW_CONN_DROP"]
+    monkeypatch.setenv("AIRFLOW_CONN_DROP", "http://127.0.0.1:1")
+    for _ in range(2):
+        with pytest.raises(SourceUnavailable):
+            world.load("orders")
+    assert events(world) == ["CIRCUIT_OPENED"]
+    monkeypatch.setenv("AIRFLOW_CONN_DROP", alive)
+    make_due(world)
+    if there:
+        assert world.load("orders") == []
+    else:
+        assert not ready(*declared(world, "orders")).ready
+    assert events(world) == ["CIRCUIT_OPENED", "CIRCUIT_CLOSED"]
+    assert world.query("select failures, opened_at from ops.circuit") == [(0, None)]

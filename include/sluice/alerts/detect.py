@@ -213,12 +213,15 @@ def _missed_deadlines(connection: psycopg.Connection) -> Iterator[Cause]:
 
 
 def _overrides(connection: psycopg.Connection) -> Iterator[Cause]:
-    """Of the last day: told so that it is known."""
+    """Of the last day, until a person has closed it: told so that it is known."""
     for gate, check, thing, by, reason, used_at, run_id in connection.execute(
         """
         select distinct on (gate, check_name, object) gate, check_name, object, overridden_by, reason, used_at,
             used_run_id
-        from ops.gate_override where used_at > clock_timestamp() - interval '1 day'
+        from ops.gate_override as o where used_at > clock_timestamp() - interval '1 day' and not exists (
+            select from ops.incident as i where i.kind = 'gate_overridden'
+                and i.subject = concat_ws('/', o.gate, o.check_name, o.object) and i.resolved_at > o.used_at
+        )
         order by gate, check_name, object, used_at desc
         """
     ):

@@ -52,8 +52,8 @@ def show(
     wanted = {"run": run, "gate": gate, "on": on, "batch": batch, "failed": failed}
     with warehouse.connect() as connection:
         if run is None and batch is None:
-            found = connection.execute(
-                f"select run_id {_RESULTS} order by gate_result_id desc limit 1", wanted
+            found = connection.execute(  # the latest, not the latest that failed
+                f"select run_id {_RESULTS} order by gate_result_id desc limit 1", {**wanted, "failed": False}
             ).fetchone()
             if found is None:
                 typer.echo("No such check has run yet. Results appear after the first run: make run")
@@ -92,7 +92,8 @@ def show(
         console.print(
             f"overridden: {check} on {thing} by {person} at {at:%Y-%m-%d %H:%M} UTC ({state}): {reason}", markup=False
         )
-    if any(row[3] == "block" and row[4] != "pass" for row in rows):
+    last = {row[:3]: row for row in rows}  # a check that was judged again counts as it was judged last
+    if any(row[3] == "block" and row[4] != "pass" for row in last.values()):
         raise typer.Exit(1)
 
 

@@ -14,7 +14,8 @@ NEVER = ("header", "shape", "pattern")  # their rows were not judged, so they ca
 APPROVED = ("deletes", "late")  # a person's word for these is for a count that was shown: `loading/approval.py`
 
 _BLOCKED = """
-select result.run_id, result.gate, result.check_name, result.object, batch.unit, batch.content_hash
+select result.run_id, result.gate, result.check_name, result.object, batch.unit, batch.content_hash,
+    batch.batch_id
 from ops.gate_result as result
 left join ops.batch as batch using (batch_id)
 where result.severity = 'block' and result.verdict <> 'pass'
@@ -44,13 +45,6 @@ def give(
         raise SluiceError("an override has a person and a reason; nothing was overridden")
     if (run is None) == (batch is None):
         raise SluiceError("name either the run or the batch that was stopped; nothing was overridden")
-    if check in NEVER:
-        raise SluiceError(f"{check} can't be overridden: the batch's rows could not be judged; correct the contract")
-    if check in APPROVED:
-        raise SluiceError(
-            f"{check} is approved for the count that was shown, not overridden; nothing was changed. "
-            f"Use: sluice batch approve {batch or '<batch>'} --reason …"
-        )
     found = connection.execute(_BLOCKED, {"run": run, "batch": batch, "check": check, "object": on}).fetchall()
     where = f"run {run}" if run else f"batch {batch}"
     if not found:
@@ -61,7 +55,14 @@ def give(
     objects = sorted({row[3] for row in found})
     if len(objects) > 1:
         raise SluiceError(f"{check} stopped {where} on {', '.join(objects)}; name one with --on")
-    run_id, gate, _, thing, unit, content = found[0]
+    run_id, gate, _, thing, unit, content, refused = found[0]
+    if gate == "batch" and check in NEVER:
+        raise SluiceError(f"{check} can't be overridden: the batch's rows could not be judged; correct the contract")
+    if gate == "batch" and check in APPROVED:
+        raise SluiceError(
+            f"{check} is approved for the count that was shown, not overridden; nothing was changed. "
+            f"Use: sluice batch approve {refused} --reason …"
+        )
     keep(connection, run_id, gate, check, thing, unit=unit, content=content, by=by.strip(), reason=reason.strip())
     return gate, thing
 

@@ -49,6 +49,13 @@ def answered(connection: psycopg.Connection, table: Table) -> None:
     connection.commit()
 
 
+def nothing_to_read(connection: psycopg.Connection, source: Source, table: Table) -> None:
+    """A place of files was listed and holds nothing new. No reading follows that could close the circuit, and to list
+    it is to have read it."""
+    if table.origin.files:
+        succeeded(connection, source, table)
+
+
 def succeeded(connection: psycopg.Connection, source: Source, table: Table) -> None:
     """Something was read: the failures in a row are over, and an open circuit closes."""
     conn_id = table.origin.kind.connection

@@ -63,6 +63,8 @@ def ready(source: Source, table: Table) -> Readiness:
             with circuit.watched(connection, source, table):
                 found = reader_of(table).ready(source, table)
             circuit.answered(connection, table)
+            if not found.ready:
+                circuit.nothing_to_read(connection, source, table)
             if found.ready and (problem := conditions.unmet(connection, table.ready_when)):
                 return Readiness(False, problem)
     except SourceUnavailable as error:
@@ -80,6 +82,7 @@ def land(source: Source, table: Table, run: RunContext) -> list[int]:
             units = _pending(connection, source, table, run)
         if not units and not run.interval:
             batches.mark_read(connection, source.source, table.name, run.run_id)
+            circuit.nothing_to_read(connection, source, table)
             connection.commit()
         landed, problems = [], []
         for unit in units:
