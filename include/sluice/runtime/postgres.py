@@ -48,8 +48,9 @@ _NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}  # survives a killed 
 
 
 def _memory(total: int) -> dict[str, str]:
-    """Settings for a machine with `total` bytes of memory: an eighth of it, at most 2 GB, for pages that an incremental run
-    comes back to. A page that was dropped in between is written to disk and read again for every index it belongs to."""
+    """Settings for a machine with `total` bytes of memory: an eighth of it, at most 2 GB, for pages that an incremental
+    run comes back to. A page that was dropped in between is written to disk and read again for every index it belongs
+    to."""
     share = max(256, min(2048, total // _MEGABYTE // 8))
     return {
         "shared_buffers": f"{share}MB",
