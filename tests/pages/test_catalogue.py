@@ -31,6 +31,20 @@ def test_each_column_says_meaning_tests_last_results_and_profile(visit: Any) -> 
     assert EVIL not in html
 
 
+def test_a_test_that_an_idle_run_did_not_ask_keeps_its_last_result(company: Company, visit: Any) -> None:
+    company.query(
+        "insert into ops.model_run (run_id, model, relation, state, checks, started_at) values"
+        " ('idle', 'fct_order', 'marts.fct_order', 'unchanged',"
+        """ '[{"name": "grain_is_unique", "verdict": "pass", "failures": 0}]', now())"""
+    )
+    try:
+        found = visit("viewer").get("/api/catalogue/marts.fct_order").json()
+        assert [test["verdict"] for test in found["columns"][0]["tests"]] == ["pass"]
+        assert [(test["name"], test["verdict"]) for test in found["tests"]] == [("grain_is_unique", "pass")]
+    finally:
+        company.query("delete from ops.model_run where run_id = 'idle'")
+
+
 def test_no_value_of_a_personal_column_is_profiled_nor_of_what_is_made_of_it(company: Company) -> None:
     shown = company.query(
         "select relation, column_name from ops.column_profile where minimum is not null or common is not null"
