@@ -237,6 +237,7 @@ def main() -> int:
     asked = parser.parse_args()
     state = os.environ.setdefault("SLUICE_STATE_DIR", str(settings.home() / ".sluice" / "benchmarks" / "backfill"))
     shutil.rmtree(state, ignore_errors=True)
+    os.environ["SLUICE_SOURCES_DIR"] = str(_sources(Path(state)))
     os.environ.setdefault("SLUICE_SHOP_SCALE", "0.2")
     os.environ["SLUICE_SHOP_DAYS"] = "1"
     os.environ["SLUICE_OURAIRPORTS_ARCHIVE"] = ""
@@ -254,6 +255,15 @@ def main() -> int:
         session.stop()
     print(line)
     return 0
+
+
+def _sources(state: Path) -> Path:
+    """The declarations, but in a shop this small an hour of the night has five events: one torn line is no refusal."""
+    place = state / "sources"
+    shutil.copytree(settings.sources_dir(), place)
+    declared = (place / "shop.yml").read_text()
+    (place / "shop.yml").write_text(declared.replace("max_reject_share: 0.05", "max_reject_share: 0.5"))
+    return place
 
 
 def _compared(bench: Bench, session: Session, one_by_one: int) -> str:

@@ -12,10 +12,12 @@ def _pages() -> list[dict]:
     if "api-server" not in sys.argv and "standalone" not in sys.argv:
         return []
     from sluice_airflow.connections import use_airflow_connections
+    from sluice_airflow.mended import mend_clearing
     from sluice_airflow.pages.access import airflow_access
     from sluice_airflow.pages.app import create_app
 
     use_airflow_connections()
+    mend_clearing()  # it is the api-server that clears
     app = create_app(airflow_access, conf.get("api", "secret_key"), sign_in=f"{_base}/auth/login")
     return [{"app": app, "url_prefix": "/sluice", "name": "Sluice"}]
 

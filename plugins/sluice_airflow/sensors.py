@@ -73,7 +73,7 @@ class ReadySensor(BaseOperator, SkipMixin):
             self.log.info("%s", published)
         self.log.info("%s: %s units of the interval; its other steps are skipped", self.table.log_name, len(done))
         in_group = self.task_group.children.values()
-        self.skip(context["ti"], [task for task in in_group if task is not self])
+        self.skip(context["ti"], [task for task in in_group if task.node_id != self.node_id])
         raise AssertionError("skip() ends the task")
 
 

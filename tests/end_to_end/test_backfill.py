@@ -134,6 +134,31 @@ def test_o4_o5_o9_a_corrected_past_day_reaches_the_mart_by_one_backfill_and_back
     assert running.query("select count(*) from ops.batch where state in ('landing', 'landed', 'audited')") == [(0,)]
 
 
+def test_a_failed_interval_is_run_again_by_the_command_and_a_cleared_task_by_the_web_ui(running: Running) -> None:
+    """Airflow 3.3 can't clear a run that failed before its deadline (apache/airflow 70368): ours can, in both."""
+    day, ask = "2026-01-09", ("dags", "backfill", "ingest_shop", "-s", "2026-01-09", "--yes")
+    file = running.state / "shop" / "files" / "inventory" / day / "BER.csv"
+    original = file.read_text()
+    file.write_text(original.replace("sku", "article", 1))
+    try:
+        failed = airflow(running, *ask)
+        assert failed.returncode == 1, failed.stdout + failed.stderr
+        assert "1 of 1 intervals done, 0 running, 1 failed" in failed.stdout
+        assert "--rerun-failed-tasks" in failed.stdout
+        with api(running) as client:
+            [run] = [run for run in client.runs("ingest_shop") if run.state == "failed"]
+            cleared = {"dry_run": False, "dag_run_id": run.run_id, "task_ids": ["inventory.wait"]}
+            client._call("POST", "/dags/ingest_shop/clearTaskInstances", json=cleared)
+            assert client.wait("ingest_shop", run.run_id, seconds=240).state == "failed", "the file is as it was"
+    finally:
+        file.write_text(original)
+    again = airflow(running, *ask, "--rerun-failed-tasks")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "1 of 1 intervals done, 0 running, 0 failed" in again.stdout
+    tasks = airflow(running, *ask, "--task-regex", r"^inventory\.", "--reset-dagruns", "--dry-run")
+    assert "4 task instances match" in tasks.stdout, tasks.stdout + tasks.stderr
+
+
 def test_what_would_run_is_said_and_what_has_no_past_is_refused(running: Running) -> None:
     rehearsed = airflow(running, "dags", "backfill", "ingest_shop", "-s", "2026-01-01", "-e", "2026-01-03", "-n")
     assert rehearsed.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from argparse import Namespace
@@ -14,12 +15,14 @@ from airflow.utils.providers_configuration_loader import providers_configuration
 
 from sluice_airflow.backfill import engine
 from sluice_airflow.backfill.request import Misuse, Request, requests_of
+from sluice_airflow.mended import mend_clearing
 
 
 @action_cli
 @providers_configuration_loaded
 def backfill(args: Namespace) -> None:
     """Entry point of the command."""
+    mend_clearing()
     with _plain_errors():
         requests = requests_of(args)
         if args.task_regex:
@@ -164,8 +167,12 @@ def _clear(request: Request, args: Namespace) -> int:
         )
     with create_session() as session:
         dag = SerializedDagModel.get_dag(request.dag_id, session=session)
-    tasks = dag.partial_subset(task_ids=args.task_regex, include_downstream=False, include_upstream=False)
-    if not tasks.task_ids:
+    try:  # a text would be taken for a part of the name
+        named = [task_id for task_id in dag.task_ids if re.search(args.task_regex, task_id)]
+    except re.error as error:
+        raise Misuse(f"--task-regex {args.task_regex!r} is not a regular expression: {error}") from None
+    tasks = dag.partial_subset(task_ids=named, include_downstream=False, include_upstream=False)
+    if not named:
         raise Misuse(f"no task of {request.dag_id} matches {args.task_regex!r}. It has: {', '.join(dag.task_ids)}")
 
     def clear(dry_run: bool) -> Sequence[Any]:
@@ -189,6 +196,7 @@ def _clear(request: Request, args: Namespace) -> int:
 def _plain_errors() -> Iterator[None]:
     """A mistake of the user's is a sentence and exit code 2; a refusal of the ledger's or the warehouse's is 1."""
     import psycopg
+    from sqlalchemy.exc import DBAPIError as DatabaseError
 
     from sluice.errors import SluiceError
     from sluice.settings import SettingsError
@@ -200,6 +208,10 @@ def _plain_errors() -> Iterator[None]:
         raise SystemExit(2) from None
     except (SluiceError, SettingsError) as error:
         print(f"airflow dags backfill: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except DatabaseError as error:
+        told = str(error.orig or error).strip().splitlines()[0]
+        print(f"airflow dags backfill: Airflow's own database does not answer: {told}", file=sys.stderr)
         raise SystemExit(1) from None
     except psycopg.OperationalError as error:
         print(f"airflow dags backfill: the warehouse can't be reached: {str(error).splitlines()[0]}", file=sys.stderr)
