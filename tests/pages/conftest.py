@@ -219,5 +219,5 @@ def measured(company: Company) -> None:
         "insert into ops.model_run"
         " (run_id, model, relation, state, rows_inserted, checks, seconds, started_at, wal_bytes) values"
         " ('r', 'fct_order', 'marts.fct_order', 'success', 500,"
-        """ '[{"name": "not_null_fct_order_order_id", "verdict": "pass", "failures": 0}]', 12.5, now(), 4096)"""
+        """ '[{"name": "not_null_order_id_shortened", "verdict": "pass", "failures": 0}]', 12.5, now(), 4096)"""
     )

@@ -59,7 +59,8 @@ def write(path: Path, models: Sequence[dict[str, Any]], exposures: Sequence[dict
         for kind, column in each["_tests"]:
             name = f"{kind}_{each['name']}_{column}"
             nodes[f"test.sluice.{name}"] = {
-                "unique_id": f"test.sluice.{name}", "name": name, "alias": name, "resource_type": "test",
+                "unique_id": f"test.sluice.{name}", "name": name, "alias": f"{kind}_{column}_shortened",
+                "resource_type": "test",
                 "original_file_path": "models/x.yml", "attached_node": each["unique_id"], "column_name": column,
                 "test_metadata": {"name": kind, "kwargs": {}}, "config": {"severity": "error"},
                 "depends_on": {"nodes": [each["unique_id"]]}, "columns": {}, "schema": "", "database": "",

@@ -255,7 +255,8 @@ def _node(
     results = _results(connection, [node.relation], [node.name])
 
     def tested(test: Test) -> Tested:
-        verdict, failing, at, _ = results.pop((node.relation, test.name), (None, None, None, ""))
+        recorded = next((name for name in (test.alias, test.name) if (node.relation, name) in results), "")
+        verdict, failing, at, _ = results.pop((node.relation, recorded), (None, None, None, ""))
         return Tested(test.name, test.kind, "block" if test.severity == "error" else "warn", verdict, failing, at)
 
     by_column: dict[str | None, list[Tested]] = {}

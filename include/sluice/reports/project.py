@@ -28,12 +28,14 @@ class Field:
 
 @dataclass(frozen=True)
 class Test:
-    """A data test of a model, or of one of its columns. `kind` is what it asks, such as not_null."""
+    """A data test of a model, or of one of its columns. `kind` is what it asks, such as not_null; `alias` its name as
+    dbt shortens it for the database, under which the gate inside a model's transaction records it."""
 
     name: str
     kind: str
     column: str | None
     severity: str
+    alias: str
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def _tests(tree: dict[str, Any]) -> dict[str, list[Test]]:
     for raw in tree["nodes"].values():
         if raw["resource_type"] == "test" and raw.get("attached_node"):
             kind = (raw.get("test_metadata") or {}).get("name") or raw["name"]
-            test = Test(raw["name"], kind, raw.get("column_name"), raw["config"]["severity"].lower())
+            test = Test(raw["name"], kind, raw.get("column_name"), raw["config"]["severity"].lower(), raw["alias"])
             found.setdefault(raw["attached_node"], []).append(test)
     return found
 
