@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,12 +19,13 @@ class Hook:
     """A webhook on this machine: keeps what it was sent, and answers with `status`."""
 
     def __init__(self) -> None:
-        self.status, self.got = 200, []
+        self.status, self.got, self.pause = 200, [], 0.0
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                time.sleep(hook.pause)
                 if hook.status == 200:
                     hook.got.append({"path": self.path, **body})
                 self.send_response(hook.status)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import threading
 import time
 import urllib.error
 import urllib.request
 
+import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from sluice.alerts import Cause, channels, open_incident, resolve, watcher
+from sluice.alerts import Cause, channels, open_incident, outbox, resolve, watcher
 from sluice.cli import app
 from sluice.runtime.ports import free_port
 from tests.watch.conftest import scrape
@@ -133,11 +136,11 @@ def test_an_incident_that_somebody_has_taken_is_told_no_more_and_one_that_nobody
     open_incident(warehouse, CAUSE)
     watcher.once(warehouse)
     assert "ingest_shop/orders.land" in sluice("list", code=1)
-    warehouse.execute("update ops.alert_delivery set created_at = created_at - interval '25 hours'")
+    warehouse.execute("update ops.alert_delivery set sent_at = sent_at - interval '25 hours'")
     watcher.once(warehouse)
     assert hook.titles()[1:] == ["[page] still: ingest_shop orders.land failed"]
     sluice("ack", _number(warehouse), "--reason", "the network team is at it")
-    warehouse.execute("update ops.alert_delivery set created_at = created_at - interval '25 hours'")
+    warehouse.execute("update ops.alert_delivery set sent_at = sent_at - interval '25 hours'")
     watcher.once(warehouse)
     assert len(hook.got) == 2
     assert "taken by" in sluice("list")
@@ -167,3 +170,105 @@ def _post(port: int, body: dict) -> None:
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
         assert answer.status == 200
+
+
+def test_after_a_long_outage_a_channel_gets_each_message_once_in_the_order_in_which_it_happened(warehouse, hook):
+    hook.status = 503
+    for number in range(3):
+        open_incident(warehouse, Cause("task_failed", f"ingest_shop/{number}", f"{number} failed"))
+        watcher.once(warehouse)
+    for _ in range(3):  # days
+        warehouse.execute(
+            "update ops.alert_delivery set created_at = created_at - interval '25 hours',"
+            " sent_at = sent_at - interval '25 hours' where channel = 'hook'"
+        )
+        watcher.once(warehouse)
+    open_incident(warehouse, Cause("task_failed", "ingest_shop/3", "3 failed"))
+    hook.status = 200
+    watcher.once(warehouse)
+    assert hook.titles() == [], "what is new waits behind what was there before it"
+    warehouse.execute(
+        "update ops.alert_delivery set next_try_at = clock_timestamp()"
+        " where delivery_id = (select min(delivery_id) from ops.alert_delivery where channel = 'hook')"
+    )
+    watcher.once(warehouse)
+    assert hook.titles() == [f"[page] {number} failed" for number in range(4)]
+
+
+def test_a_message_that_a_channel_refuses_holds_up_no_other(warehouse):
+    taken: list[str] = []
+
+    def send(name, url, title, body):
+        if "poison" in title:
+            return "not taken"
+        taken.append(title)
+        return None
+
+    for title in ("poison", "one", "two"):
+        open_incident(warehouse, Cause("task_failed", f"ingest_shop/{title}", title))
+    outbox.enqueue(warehouse, ["hook"])
+    outbox.deliver(warehouse, {"hook": ""}, send)
+    open_incident(warehouse, Cause("task_failed", "ingest_shop/three", "three"))
+    outbox.enqueue(warehouse, ["hook"])
+    outbox.deliver(warehouse, {"hook": ""}, send)
+    assert taken == ["[page] one", "[page] two", "[page] three"]
+
+
+def test_many_messages_for_a_dead_channel_do_not_keep_another_from_getting_its_own(warehouse):
+    taken: list[str] = []
+
+    def send(name, url, title, body):
+        return "not taken" if name == "dead" else taken.append(title)
+
+    for number in range(60):
+        open_incident(warehouse, Cause("task_failed", f"ingest_shop/{number}", str(number)))
+    outbox.enqueue(warehouse, ["dead"])
+    outbox.enqueue(warehouse, ["dead", "alive"])
+    for _ in range(2):
+        outbox.deliver(warehouse, {"dead": "", "alive": ""}, send)
+    assert len(taken) == 60
+
+
+def test_two_watchers_tell_an_incident_once(warehouse, warehouse_url, hook):
+    with psycopg.connect(warehouse_url, autocommit=True) as one, psycopg.connect(warehouse_url, autocommit=True) as two:
+        open_incident(warehouse, CAUSE)
+        watchers = [threading.Thread(target=watcher.once, args=[each]) for each in (one, two)]
+        hook.pause = 0.5
+        for each in watchers:
+            each.start()
+        for each in watchers:
+            each.join()
+    assert hook.titles() == ["[page] ingest_shop orders.land failed"]
+
+
+@pytest.mark.parametrize("pattern", ["ingest_shop/orders.lan\\", "ingest%"])
+def test_a_silence_whose_pattern_means_something_to_sql_stops_no_message(warehouse, hook, pattern):
+    sluice("silence", pattern, "--for", "2h", "--reason", "a slip of the keyboard")
+    open_incident(warehouse, CAUSE)
+    watcher.once(warehouse)
+    assert hook.titles() == ["[page] ingest_shop orders.land failed"]
+
+
+@pytest.mark.parametrize("command", [["silence", "shop", "--for", "2h"], ["ack", "1"], ["resolve", "1"]])
+def test_a_reason_of_nothing_is_no_reason(warehouse, command):
+    assert "say why" in sluice(*command, "--reason", "  ", code=2)
+
+
+@pytest.mark.parametrize(
+    ("length", "body", "status"),
+    [
+        ("x", b"", 404),
+        (None, b"[]", 400),
+        (None, b'{"alerts": [{"labels": []}]}', 400),
+        (None, b'{"alerts": [{"labels": {"alertname": "a\\u0000b"}}]}', 400),
+    ],
+)
+def test_a_message_that_is_no_alarm_is_refused_and_not_asked_for_again(warehouse, length, body, status):
+    server = watcher.listen("127.0.0.1", free_port())
+    try:
+        asked = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+        asked.request("POST", "/alertmanager", body, {"Content-Length": length or str(len(body))})
+        assert asked.getresponse().status == status
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -22,7 +22,15 @@ from sluice.errors import SluiceError
 
 app = typer.Typer(no_args_is_help=True, help="Incidents: what is wrong, who was told, and silences.")
 Number = Annotated[int, typer.Argument(help="Number of the incident; see `sluice alert list`")]
-Reason = Annotated[str, typer.Option(help="Why; kept in the ledger")]
+
+
+def _said(reason: str) -> str:
+    if not reason.strip():
+        raise typer.BadParameter("say why; nothing was changed")
+    return reason.strip()
+
+
+Reason = Annotated[str, typer.Option(help="Why; kept in the ledger", callback=_said)]
 
 
 @app.command("list")

@@ -17,13 +17,15 @@ _BATCH = 50
 
 Send = Callable[[str, str, str, str], str | None]
 
-_NOT_SILENCED = """
+# Of a pattern only * and ? mean something; what LIKE would take for more is escaped.
+_NOT_SILENCED = r"""
 not exists (
     select from ops.alert_silence as s
-    where s.ends_at > clock_timestamp() and (s.kind is null or s.kind = i.kind) and (
-        i.subject like replace(replace(replace(s.subject, '_', '\\_'), '*', '%%'), '?', '_')
-        or i.source like replace(replace(replace(s.subject, '_', '\\_'), '*', '%%'), '?', '_')
-    )
+    cross join lateral (
+        select replace(replace(regexp_replace(s.subject, '([\\%%_])', '\\\1', 'g'), '*', '%%'), '?', '_') as pattern
+    ) as p
+    where s.ends_at > clock_timestamp() and (s.kind is null or s.kind = i.kind)
+        and (i.subject like p.pattern or i.source like p.pattern)
 )
 """
 # What has its cause in another incident is told with that one.
@@ -37,13 +39,14 @@ where i.resolved_at is null and i.caused_by is null and i.acknowledged_at is nul
             and d.withdrawn_at is null
     )
 """
+# Counted from when the last message was taken: one that still waits says it all when its channel is back.
 _REMINDERS = f"""
 insert into ops.alert_delivery (incident_id, event, channel)
 select i.incident_id, 'reminder', c.channel
 from ops.incident as i cross join unnest(%(channels)s::text[]) as c (channel)
 where i.resolved_at is null and i.caused_by is null and i.acknowledged_at is null and {_NOT_SILENCED}
     and (
-        select max(created_at) from ops.alert_delivery as d
+        select max(coalesce(sent_at, 'infinity')) from ops.alert_delivery as d
         where (d.incident_id, d.channel) = (i.incident_id, c.channel) and d.withdrawn_at is null
     ) < clock_timestamp() - %(remind)s
 """
@@ -81,43 +84,72 @@ def enqueue(connection: psycopg.Connection, names: list[str]) -> None:
     """Write down what is to be told by whom; one transaction."""
     values = {"channels": names, "remind": _REMIND_AFTER}
     with connection.transaction():
+        connection.execute("select pg_advisory_xact_lock(hashtextextended('sluice:alerts', 0))")  # one watcher at once
         for statement in (_WITHDRAW, _OPENED, _REMINDERS, _RESOLVED):
             connection.execute(statement, values)  # type: ignore[arg-type]
 
 
+# A message that waits although a later one was taken is refused for itself: it is tried at its own times, and holds
+# up no other.
+_WAITING = """
+select *, next_try_at <= clock_timestamp() as is_due from (
+    select d.delivery_id, d.event, d.created_at, d.next_try_at, i.*, exists (
+        select from ops.alert_delivery as later
+        where later.channel = d.channel and later.delivery_id > d.delivery_id and later.sent_at is not null
+    ) as is_refused
+    from ops.alert_delivery as d inner join ops.incident as i using (incident_id)
+    where d.sent_at is null and d.withdrawn_at is null and d.channel = %s
+) as waiting
+where not is_refused or next_try_at <= clock_timestamp()
+order by delivery_id limit %s
+"""
+
+
 def deliver(connection: psycopg.Connection, known: Mapping[str, str], send: Send = channels.send) -> int:
-    """Send what is due, oldest first; what a channel does not take stays and is tried again, ever more rarely.
+    """Send what waits, channel by channel in the order in which it happened; what a channel does not take stays and is
+    tried again, ever more rarely. Of two watchers one serves a channel.
 
     A message is marked after it was taken: a crash between the two sends it twice, and never loses it. Returns how
     many were taken.
     """
+    return sum(_serve(connection, name, url, send) for name, url in known.items())
+
+
+def _serve(connection: psycopg.Connection, name: str, url: str, send: Send) -> int:
+    lock = [f"sluice:channel:{name}"]
+    if not _is_true(connection.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", lock)):
+        return 0  # another watcher is at it
+    try:
+        return _send_waiting(connection, name, url, send)
+    finally:
+        connection.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", lock)
+
+
+def _is_true(cursor: psycopg.Cursor) -> bool:
+    row = cursor.fetchone()
+    return bool(row and row[0])
+
+
+def _send_waiting(connection: psycopg.Connection, name: str, url: str, send: Send) -> int:
     with connection.cursor(row_factory=dict_row) as cursor:
-        due = cursor.execute(
-            """
-            select d.delivery_id, d.event, d.channel, d.created_at, i.* from ops.alert_delivery as d
-            inner join ops.incident as i using (incident_id)
-            where sent_at is null and withdrawn_at is null and next_try_at <= clock_timestamp()
-                and channel = any(%s)
-            order by delivery_id limit %s
-            """,
-            [list(known), _BATCH],
-        ).fetchall()
-    sent, failing = 0, set()
-    for message in due:
-        name = message["channel"]
-        if name in failing:  # one try per channel and round: a dead one must not hold up the others
-            continue
-        problem = send(name, known[name], *text(message))
+        waiting = cursor.execute(_WAITING, [name, _BATCH]).fetchall()
+    if not waiting or not waiting[0]["is_due"]:  # while the oldest waits for a dead channel, all wait behind it
+        return 0
+    sent, failed = 0, False
+    for message in waiting:
+        problem = send(name, url, *text(message))
         if problem is None:
             connection.execute(
                 "update ops.alert_delivery set sent_at = clock_timestamp(), attempts = attempts + 1, last_error = null"
                 " where delivery_id = %s",
                 [message["delivery_id"]],
             )
-            sent += 1
-        else:
-            failing.add(name)
-            connection.execute(_RETRY, [problem, message["delivery_id"]])
+            sent, failed = sent + 1, False
+            continue
+        connection.execute(_RETRY, [problem, message["delivery_id"]])
+        if failed:  # two in a row: it is the channel
+            break
+        failed = True
     return sent
 
 

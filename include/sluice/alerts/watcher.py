@@ -74,7 +74,8 @@ class _Receiver(BaseHTTPRequestHandler):
     timeout = 30
 
     def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
+        given = self.headers.get("Content-Length") or ""
+        length = int(given) if given.isdecimal() else 0
         if self.path != "/alertmanager" or not 0 < length <= _LARGEST:
             self._answer(404)
             return
@@ -83,7 +84,7 @@ class _Receiver(BaseHTTPRequestHandler):
             with warehouse.connect() as connection:
                 for alarm in alarms:
                     take(connection, alarm)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, psycopg.DataError):  # to ask again would not help
             self._answer(400)
         except (psycopg.Error, SluiceError):
             self._answer(503)
