@@ -106,7 +106,9 @@ def test_a_viewer_may_look_and_neither_replay_nor_discard(company: Company, visi
     assert state_of(company, rejected)[0] == "open"
 
 
-@pytest.mark.parametrize("forged", ["", "1.x", "another's", "another site's"])
+@pytest.mark.parametrize(
+    "forged", ["", "1.x", "another's", "another site's", "\u00b2.x", "9" * 400 + ".x", "2000000000.\u00e9"]
+)
 def test_a_form_that_is_not_ours_changes_nothing(company: Company, visit: Any, rejected: int, forged: str) -> None:
     admin = visit("admin")
     token = form(admin.get(f"/quarantine/{rejected}").text)["token"]

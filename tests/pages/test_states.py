@@ -79,3 +79,12 @@ def test_everything_that_is_shown_is_described_for_programs(visit: Any) -> None:
             answer = method["responses"]["200"]["content"]["application/json"]["schema"]
             assert answer.keys() & {"$ref", "items"}, path
             assert method["description"], path
+
+
+@pytest.mark.parametrize(
+    "path", ["/quarantine?code=a%00b", "/api/quarantine/rows?column=%00", "/built/data-docs/a%00b"]
+)
+def test_an_address_that_no_text_can_be_is_not_found_and_no_fault_of_the_page(visit: Any, path: str) -> None:
+    answer = visit("admin").get(path)
+    assert answer.status_code == 404
+    assert "a character that no text may have" in answer.text

@@ -85,6 +85,8 @@ async def _mistaken(request: Request, error: SluiceError) -> Response:
 
 async def _unreachable(request: Request, error: psycopg.Error) -> Response:
     """The text of the server may hold values: it goes to the log as its kind only."""
+    if isinstance(error, psycopg.DataError) and error.sqlstate is None:  # refused before it was sent
+        return await _refused(request, HTTPException(404, "what was asked for holds a character that no text may have"))
     log.error("the warehouse did not answer %s: %s (%s)", request.url.path, type(error).__name__, error.sqlstate)
     what, todo = _told(error)
     if is_api(request):

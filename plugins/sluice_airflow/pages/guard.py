@@ -66,8 +66,8 @@ class Tokens:
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise HTTPException(403, "the form came from another site; nothing was changed")
         stamp, _, signature = (token or "").partition(".")
-        fresh = stamp.isdigit() and time.time() - int(stamp) < _TOKEN_SECONDS
-        if not fresh or not hmac.compare_digest(signature, self._sign(name, stamp)):
+        fresh = stamp.isdecimal() and len(stamp) < 12 and time.time() - int(stamp) < _TOKEN_SECONDS
+        if not fresh or not hmac.compare_digest(signature.encode(), self._sign(name, stamp).encode()):
             raise HTTPException(403, "the form is too old or not ours; nothing was changed. Open the page again")
 
     def _sign(self, name: str, stamp: str) -> str:
