@@ -14,7 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from sluice.declarations import Source, Table
-from sluice_airflow.steps import engine, is_backfill, run_context
+from sluice_airflow.steps import engine, is_backfill, run_context, told_as
 
 _POLL = timedelta(seconds=15)
 
@@ -91,10 +91,11 @@ def waiting(source: Source, table: Table, since: datetime, poll: timedelta = _PO
 def must_be_ready(source: Source, table: Table, event: dict[str, Any]) -> None:
     """Fail for good if the wait ended without success."""
     if not event["ready"]:
-        raise AirflowFailException(
+        told = (
             f"{table.log_name}: gave up. Waited since {event['since'][:16].replace('T', ' ')} UTC for: "
             f"{event['waiting_for']}. Nothing was read. Ask {source.owner}; then clear this task"
         )
+        raise told_as(AirflowFailException(told), "task_failed")  # the alert says it, too
 
 
 class ReadyTrigger(BaseTrigger):

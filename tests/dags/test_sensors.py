@@ -59,6 +59,14 @@ def test_a_sensor_that_gives_up_says_what_it_waited_for_and_since_when_and_is_no
         f"shop__orders: gave up. Waited since {begun:%Y-%m-%d %H:%M} UTC for: a file {{name}}.csv at connection drop. "
         "Nothing was read. Ask tests; then clear this task"
     )
+    from sluice_airflow.listener import on_task_instance_failed
+
+    failed = SimpleNamespace(
+        dag_id="ingest_shop", task_id="orders.wait", run_id="r", log_url="", try_number=1, max_tries=3,
+        task=SimpleNamespace(owner="tests"),
+    )  # fmt: skip
+    on_task_instance_failed(None, failed, said.value)
+    assert world.query("select kind, detail from ops.incident") == [("task_failed", str(said.value))]
 
 
 def test_in_a_run_of_a_backfill_the_first_task_of_a_table_does_all_its_steps_and_skips_the_others(
