@@ -23,7 +23,7 @@ from cosmos.operators.local import (
     DbtTestLocalOperator,
 )
 
-from sluice.gates.results import Check
+from sluice.gates.results import Check, without_values
 from sluice.watch import beating
 from sluice_airflow import warm_dbt
 from sluice_airflow.connections import use_airflow_connections
@@ -52,7 +52,8 @@ class _Warm:
         if not nodes:
             raise AirflowFailException(f"dbt knows no node for {' '.join(cmd[1:])}. Write the manifest anew: dbt parse")
         for node in nodes:
-            log.info("%s: %s (%s) in %.2f s", node.node.name, node.status, node.message, node.execution_time)
+            told = without_values(node.message)
+            log.info("%s: %s (%s) in %.2f s", node.node.name, node.status, told, node.execution_time)
         self.compiled_sql = "\n\n".join(node.node.compiled_code or "" for node in nodes)
         self.overwrite_rtif_after_execution = True  # the SQL is shown under "Rendered Templates"
         self.judge(nodes, result.success, context)
@@ -70,9 +71,8 @@ class _Warm:
         if not broken and success:
             return
         self._record(broken, context)
-        failed = (
-            "\n".join(f"{node.node.name}: {node.status}: {node.message}" for node in broken) or "dbt did not succeed"
-        )
+        told = [f"{node.node.name}: {node.status}: {without_values(node.message)}" for node in broken]
+        failed = "\n".join(told) or "dbt did not succeed"
         # A failed check is no accident that another try could mend; a lost connection is.
         if "gate: " in failed:
             raise told_as(AirflowFailException(failed), "gate_failed")
@@ -156,7 +156,7 @@ def _check(test: Test, result: Any) -> Check:
         outcome,
         severity,
         failing_rows=None if result is None else result.failures,
-        message=None if outcome == "pass" or result is None else " ".join(str(result.message).split()),
+        message=None if outcome == "pass" or result is None else without_values(result.message),
     )
 
 

@@ -65,16 +65,13 @@ class GateOperator(EngineOperator):
         layer: str,
         models: Sequence[Model],
         fingerprint: str,
+        tests: Sequence[tuple[str, str]] = (),
         tables: Sequence[tuple[str, str]] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.layer, self.models, self.fingerprint, self.tables = (
-            layer,
-            tuple(models),
-            fingerprint,
-            tuple(tables),
-        )
+        self.layer, self.models, self.fingerprint = layer, tuple(models), fingerprint
+        self.tests, self.tables = tuple(tests), tuple(tables)
 
     def step(self, context: Any) -> None:
         """Judge, record, and stop the run if the layer did not pass."""
@@ -84,6 +81,7 @@ class GateOperator(EngineOperator):
             self.layer,
             context["dag_run"].run_id,
             self.models,
+            tests=self.tests,
             tables=self.tables,
             fingerprint=self.fingerprint,
         )

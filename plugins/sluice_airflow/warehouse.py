@@ -66,6 +66,7 @@ def warehouse_dag(sources: Iterable[Source], doc_md: str | None) -> DAG:
                 task_id=f"gate_{layer}",
                 layer=layer,
                 models=project.layer(layer),
+                tests=[(test.name, test.object) for test in project.tests_before(layer)],
                 tables=[(source.source, name) for source in declared for name in source.tables]
                 if layer == "staging"
                 else [],

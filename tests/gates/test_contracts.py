@@ -119,6 +119,18 @@ def test_S8_counts_and_sums_that_differ_do_what_is_declared(mart, tmp_path, sql,
     assert mart.execute("select 1").fetchone() == (1,), "the session is alive"
 
 
+def test_a_value_that_can_not_be_computed_with_is_not_repeated(mart, tmp_path):
+    path = tmp_path / "marts.yml"
+    path.write_text(
+        "reconcile: [{name: agree, on: marts.fct_order, severity: block, left: {query: select 1},"
+        " right: {query: \"select sum(('ann@x' || id)::int) from marts.fct_order\"}}]"
+    )
+    (check,) = compared(mart, path)
+    assert check.outcome == "error"
+    assert "invalid input syntax for type integer" in str(check.message)
+    assert "ann@x" not in str(check)
+
+
 def test_a_side_of_another_shape_is_an_error(mart, tmp_path):
     path = tmp_path / "marts.yml"
     path.write_text(RECONCILE.format(severity="block", tolerance=0, left=", 3"))
@@ -174,7 +186,10 @@ def test_a_log_is_compared_again_when_something_was_published_and_both_sides_mea
 
     assert judged("r1") == [("pass",)]
     world.warehouse.execute("update ops.batch set published_at = published_at - interval '2 hours'")
-    assert judged("r2") == [], "nothing was published since"
+    assert judged("r2") == [("pass",)], "nothing was published since, which is a result of this run, too"
+    assert world.query("select message from ops.gate_result where check_name = 'agree' and run_id = 'r2'") == [
+        ("unchanged since this passed",)
+    ]
     deliver(world, "b", "3,c@x,new,7\n")
     assert judged("r3") == [("fail",)]
     assert judged("r4") == [("fail",)], "what failed is asked again"

@@ -323,6 +323,7 @@ class Layer:
     def __init__(self, world: World, folder: Path) -> None:
         self.world, self.file = world, folder / "marts.yml"
         self.run, self.models, self.tables = "r1", [ORDER], [("shop", "orders")]
+        self.tests: list[tuple[str, str]] = []
         world.declare(CONTRACTED.replace("SEVERITY", "block"))
         world.deliver("2026-01-01.csv", "id,amount\n1,1\n2,2\n3,3\n")
         world.load("orders")
@@ -339,7 +340,7 @@ class Layer:
         self.world.warehouse.execute(statement)
 
     def judge(self) -> Verdict:
-        return judge_layer("marts", self.run, self.models, tables=self.tables, expectations=self.file)
+        return judge_layer("marts", self.run, self.models, tests=self.tests, tables=self.tables, expectations=self.file)
 
     def expect(self, severity: str, text: str) -> None:
         self.file.write_text(text.replace("SEVERITY", severity))
@@ -348,6 +349,15 @@ class Layer:
 def no_result(layer: Layer, severity: str) -> str:
     layer.run = "r2"
     return "model_has_a_result"
+
+
+def untested(layer: Layer, severity: str) -> str:
+    layer.tests = [("orders_are_paid", "marts")]
+    layer.sql(  # of another run
+        "insert into ops.gate_result (run_id, gate, check_name, object, severity, verdict)"
+        " values ('r0', 'tests', 'orders_are_paid', 'marts', 'block', 'pass')"
+    )
+    return "test_has_a_result"
 
 
 def emptied(layer: Layer, severity: str) -> str:
@@ -421,6 +431,7 @@ def no_models(layer: Layer, severity: str) -> str:
 
 LAYER = {
     "model_has_a_result": (no_result, ("block",)),
+    "test_has_a_result": (untested, ("block",)),
     "model_is_not_empty": (emptied, ANY),
     "books_balance": (unbalanced, ("block",)),
     "published_batches_passed": (unaudited, ("block",)),

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from sluice.gates import GateFailed, Model, judge_layer, pending
+from sluice.gates.results import Check, record, without_values
 
 DIM = Model("dim_customer", "marts.dim_customer", "marts")
 VIEW = Model("stg_shop__orders", "staging.stg_shop__orders", "staging", is_view=True, log=("shop", "orders"))
@@ -64,6 +65,19 @@ def test_a_view_that_does_not_exist_is_missing(warehouse, tmp_path):
         judge_layer("staging", "r1", [VIEW], expectations=tmp_path / "none.yml").require()
 
 
+def test_a_test_whose_task_was_marked_by_hand_counts_as_it_was_judged_last_in_this_run(built, tmp_path):
+    def judge():
+        return judge_layer(
+            "marts", "r1", [DIM], tests=[("t", "marts"), ("w", "marts")], expectations=tmp_path / "none.yml"
+        )
+
+    record(built, "r1", "tests", [Check("t", "marts", "fail"), Check("w", "marts", "fail", severity="warn")])
+    with pytest.raises(GateFailed, match="test_has_a_result on marts: missing; observed fail; t: its result in this"):
+        judge().require()
+    record(built, "r1", "tests", [Check("t", "marts", "pass")])
+    judge().require()
+
+
 def test_a_layer_without_models_has_not_passed(warehouse, tmp_path):
     with pytest.raises(GateFailed, match="no model was selected"):
         judge_layer("marts", "r1", [], expectations=tmp_path / "none.yml").require()
@@ -87,6 +101,40 @@ def test_a_failing_expectation_blocks_and_shows_keys_but_no_values(built, tmp_pa
     everything = built.execute("select string_agg(gate_result::text, ' ') from ops.gate_result").fetchone()[0]
     assert "eve@x" not in everything
     assert _results(built, "expect_column_values_to_not_match_regex(email)")[0][3] == [[2]]
+
+
+def test_no_value_of_a_row_is_in_a_result_or_a_page_unless_it_is_a_number(built, tmp_path):
+    path = _suite(
+        tmp_path,
+        "      - {type: expect_column_most_common_value_to_be_in_set, column: email, value_set: [z], severity: block}",
+        "      - {type: expect_column_mean_to_be_between, column: customer_key, max_value: 1, severity: block}",
+        "      - {type: expect_table_columns_to_match_set, column_set: [a], severity: block}",
+        "      - {type: unexpected_rows_expectation, severity: block,"
+        " unexpected_rows_query: 'select * from {batch} where email::int > 3'}",
+    )
+    told = [str(check) for check in judge_layer("marts", "r1", [DIM], expectations=path).checks]
+    told += [html for (html,) in built.execute("select html from ops.data_doc")]
+    for value in ("ann@x", "bob@x", "eve@x"):
+        assert not [text for text in told if value in text]
+    observed = dict(built.execute("select split_part(check_name, '(', 1), observed from ops.gate_result").fetchall())
+    assert observed["expect_column_most_common_value_to_be_in_set"] == "…"
+    assert observed["expect_column_mean_to_be_between"].startswith("1.66")
+    assert observed["expect_table_columns_to_match_set"] == "['customer_key', 'email']"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ('null value in column "email"\nDETAIL:  Failing row contains (1, ann@x).', 'null value in column "email"'),
+        ('invalid input syntax for type integer: "ann@x "quoted""', 'invalid input syntax for type integer: "…"'),
+        ('value "99999999999" is out of range for type integer', 'value "…" is out of range for type integer'),
+        ('relation "marts.x" does not exist\nLINE 1: select', 'relation "marts.x" does not exist'),
+        ('gate: t found 2 failing rows in x, for example (id) = ["a"]', 'gate: t found 2 failing rows in x, for example'
+         ' (id) = ["a"]'),
+    ],
+)  # fmt: skip
+def test_what_a_database_quotes_of_a_row_is_left_out(said, kept):
+    assert without_values(said) == kept
 
 
 def test_an_expectation_that_only_warns_is_recorded_and_stops_nothing(built, tmp_path):

@@ -105,3 +105,13 @@ def test_show_finds_results_by_source_table_model_and_batch(warehouse):
         assert {t for t in ("shop.orders", "marts.fct_order", "staging.shop__orders") if t in shown} == found, on
     line = run(app, ["gate", "show", "--on", "fct_order"], env=WIDE).output
     assert all(word in line for word in ("warn", "[[7]]", "only warns"))
+
+
+@pytest.mark.parametrize("run", ["[/red]", "[bold]x"])
+def test_a_name_that_looks_like_markup_is_shown_as_it_is(warehouse, run):
+    none = CliRunner().invoke(app, ["gate", "show", "--run", run])
+    assert (none.exit_code, none.output.strip()) == (0, f"No check of run {run} matches.")
+    record(warehouse, run, "marts", [Check(f"[/]{run}", "marts.x", "pass")])
+    shown = CliRunner().invoke(app, ["gate", "show", "--run", run])
+    assert shown.exit_code == 0
+    assert f"[/]{run}" in shown.output

@@ -70,15 +70,13 @@ def show(
             wanted,
         ).fetchall()
     subject = f"run {run}" if run else f"batch {batch}"
-    table = Table(title=f"Gates of {subject}", title_justify="left")
+    table = Table(title=escape(f"Gates of {subject}"), title_justify="left")
     for heading in ("gate", "check", "object", "verdict", "observed", "bound", "failing rows", "sample keys", "notes"):
         table.add_column(heading, overflow="fold")
     for name, check, thing, severity, verdict, observed, bound, failing, keys, message in rows:
         notes = [message, "only warns" if severity == "warn" and verdict != "pass" else None]
         table.add_row(
-            name,
-            check,
-            thing,
+            *map(escape, (name, check, thing)),
             f"[{_COLOURS.get(verdict, 'red')}]{verdict}[/]",
             *(escape(str(value)) if value is not None else "" for value in (observed, bound, failing or None, keys)),
             escape("; ".join(note for note in notes if note)),
@@ -86,7 +84,7 @@ def show(
     console = Console()
     if not console.is_terminal:
         console.width = 240  # a pipe or a log file has no width of its own
-    console.print(table if rows else f"No check of {subject} matches.")
+    console.print(table if rows else escape(f"No check of {subject} matches."))
     for check, thing, person, reason, at, used in words:
         state = "used" if used else "not used yet: clear the failed task, or load again"
         console.print(

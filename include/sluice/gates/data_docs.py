@@ -29,6 +29,7 @@ _VALUES = (  # what of a result shows values of rows
     "unexpected_list",
     "unexpected_index_list",
     "unexpected_index_query",
+    "details",  # value counts, and the rows of a query
 )
 _STYLE = """<style>
 body{font:15px/1.5 system-ui,sans-serif;margin:0 auto;max-width:70rem;padding:1rem 2rem;color:#1b1f24;background:#fff}

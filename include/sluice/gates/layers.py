@@ -28,13 +28,15 @@ def judge_layer(
     run_id: str,
     expected: Sequence[Model],
     *,
+    tests: Sequence[tuple[str, str]] = (),
     tables: Iterable[tuple[str, str]] = (),
     fingerprint: str = "",
     expectations: Path | None = None,
 ) -> Verdict:
     """Judge `layer` after the run `run_id` built the models `expected`, and record every check.
 
-    `tables` are the declared (source, table) whose change logs feed this layer. `fingerprint` names the
+    `tests` are (name, object) of the dbt tests that a task of their own has run before: skipped, that task must not
+    pass for good. `tables` are the declared (source, table) whose change logs feed this layer. `fingerprint` names the
     code that was run; it is kept with the verdict. `expectations` is the file of what is expected of the
     layer, where it is not that of this repository.
     """
@@ -42,6 +44,7 @@ def judge_layer(
     with warehouse.connect() as connection:
         checks = [
             *_every_model_has_a_result(connection, run_id, expected),
+            *_every_test_has_a_result(connection, run_id, tests),
             *_no_model_was_emptied(connection, expected),
             *_books_are_in_order(connection, tables),
         ]
@@ -103,6 +106,27 @@ def _every_model_has_a_result(connection: psycopg.Connection, run_id: str, expec
                     message="this run wrote no result for it: its task was skipped, or it failed",
                 )
             )
+    return checks
+
+
+def _every_test_has_a_result(
+    connection: psycopg.Connection, run_id: str, expected: Sequence[tuple[str, str]]
+) -> list[Check]:
+    """Those without one, or with a blocking one that is no pass: their task was skipped, or marked by hand."""
+    judged = {
+        (name, thing): (severity, verdict)
+        for name, thing, severity, verdict in connection.execute(
+            "select distinct on (check_name, object) check_name, object, severity, verdict from ops.gate_result"
+            " where run_id = %s and gate = 'tests' order by check_name, object, gate_result_id desc",
+            (run_id,),
+        )
+    }
+    checks = []
+    for name, thing in expected:
+        severity, verdict = judged.get((name, thing), ("block", "missing"))
+        if severity == "block" and verdict != "pass":
+            told = "this run has no result of it" if verdict == "missing" else f"its result in this run is {verdict}"
+            checks.append(Check("test_has_a_result", thing, "missing", observed=verdict, message=f"{name}: {told}"))
     return checks
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from sluice.gates.results import Check
+from sluice.gates.results import Check, without_values
 
 # as macros/sluice/gate.sql words it
 _GATE = re.compile(r"gate: (\S+) found (\d+) failing rows in (\S+?)(?:, for example \([^)]*\) = (.*?))?\. Nothing was")
@@ -25,4 +25,4 @@ def check_of_model(relation: str, status: str, message: str) -> Check:
                 sample = [keys]
         told = "nothing was written; readers keep the rows they had"
         return Check(name, thing, "fail", failing_rows=int(count), sample_keys=sample, bound="0", message=told)
-    return Check("model_has_a_result", relation, "error", observed=status, message=words[:300])
+    return Check("model_has_a_result", relation, "error", observed=status, message=without_values(words)[:300])

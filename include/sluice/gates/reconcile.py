@@ -19,7 +19,7 @@ from psycopg import sql
 
 from sluice.declarations.expectations import Reconciliation, Side
 from sluice.errors import SluiceError
-from sluice.gates.results import Check
+from sluice.gates.results import Check, without_values
 
 _WATERMARK = re.compile(r"\{watermark:([a-z][a-z0-9_]*)\.([a-z][a-z0-9_]*)\}")
 _PATIENCE = "5min"
@@ -28,8 +28,14 @@ _PATIENCE = "5min"
 def check_reconciliations(
     connection: psycopg.Connection, run_id: str, declared: Sequence[Reconciliation]
 ) -> list[Check]:
-    """Compare what is declared for a layer. A side that can't be asked is an error, which is no pass."""
-    return [_check(connection, wanted) for wanted in declared if not _kept(connection, run_id, wanted)]
+    """Compare what is declared for a layer. A side that can't be asked is an error, which is no pass. What need not be
+    compared again has a result of this run all the same, so that an absent one always means something."""
+    return [
+        Check(wanted.name, wanted.on, "pass", wanted.severity, message="unchanged since this passed")
+        if _kept(connection, run_id, wanted)
+        else _check(connection, wanted)
+        for wanted in declared
+    ]
 
 
 def _kept(connection: psycopg.Connection, run_id: str, wanted: Reconciliation) -> bool:
@@ -67,7 +73,8 @@ def _check(connection: psycopg.Connection, wanted: Reconciliation) -> Check:
             sides.append(_ask(connection, side, marks))
         except (psycopg.Error, SluiceError, LookupError) as error:
             told = error.diag.message_primary if isinstance(error, psycopg.Error) else str(error)
-            return replace(check, message=f"the {label} side could not be asked: {told or type(error).__name__}")
+            told = without_values(told or type(error).__name__)
+            return replace(check, message=f"the {label} side could not be asked: {told}")
     left, right = sides
     if len(left) != len(right):
         return replace(check, message=f"left has {len(left)} columns and right {len(right)}")

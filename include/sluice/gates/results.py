@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -77,6 +78,15 @@ class Verdict:
             f"gate {self.gate}: {len(self.blocking)} of {len(self.checks)} checks block\n{lines}\n"
             "The layers after it were not built and keep their rows. All results: sluice gate show"
         )
+
+
+_QUOTES_A_VALUE = re.compile(r"invalid input|out of range|invalid value|malformed|cannot be (?:cast|parsed)", re.I)
+
+
+def without_values(error: object) -> str:
+    """What a database says of a failed statement, in one line, without the values of rows that it may quote."""
+    text = " ".join(re.split(r"\b(?:DETAIL|CONTEXT|LINE \d+):|\[parameters:", str(error))[0].split())
+    return re.sub('".*"', '"…"', text) if _QUOTES_A_VALUE.search(text) else text
 
 
 def record(connection: psycopg.Connection, run_id: str, gate: str, checks: Iterable[Check]) -> None:
