@@ -203,3 +203,31 @@ def test_an_override_of_a_gate_is_told_with_who_and_why_once_it_was_used(read, w
     title, detail = warehouse.execute("select title, detail from ops.incident").fetchone()
     assert "ann" in title
     assert "known bad rates" in detail
+
+
+@pytest.mark.parametrize(
+    ("step", "affected"),
+    [
+        ("gate_staging", ["marts.fct_order", "snapshots.snap_customer"]),
+        ("snapshots.snap_customer", ["marts.fct_order", "snapshots.snap_customer"]),
+        ("marts.fct_order", ["marts.fct_order"]),
+        ("test_marts", ["marts.fct_order"]),
+        ("pending", ["marts.fct_order", "snapshots.snap_customer"]),
+    ],
+)
+def test_an_incident_of_the_warehouse_names_what_is_affected_and_when_its_marts_were_last_good(
+    warehouse, step, affected
+):
+    warehouse.execute(
+        "insert into ops.lineage (relation, layer, source, table_name) values"
+        " ('staging.stg_orders', 'staging', 'shop', 'orders'), ('marts.fct_order', 'marts', 'shop', 'orders'),"
+        " ('snapshots.snap_customer', 'snapshots', 'shop', 'customers')"
+    )
+    warehouse.execute(
+        "insert into ops.gate_result (run_id, gate, check_name, object, severity, verdict, checked_at)"
+        " values ('r', 'marts', 'layer_is_complete', 'marts', 'block', 'pass', '2026-01-02 03:04Z')"
+    )
+    open_incident(warehouse, Cause("gate_failed", f"warehouse/{step}", "x", job="warehouse", step=step))
+    assert warehouse.execute("select affected, to_char(last_good_at, 'DD HH24:MI') from ops.incident").fetchall() == [
+        (affected, "02 03:04")
+    ]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 import psycopg
+
+from sluice.declarations.layers import LAYERS
+
+WAREHOUSE = "warehouse"  # the DAG that is of no source
 
 # Every kind has a page docs/runbooks/<runbook>.md. What pages wakes somebody; what warns can wait for the morning.
 KINDS: dict[str, tuple[Literal["page", "warn"], str]] = {
@@ -73,8 +78,8 @@ def open_incident(connection: psycopg.Connection, cause: Cause) -> int:
             "severity": cause.severity or severity,
             "runbook": cause.runbook or f"docs/runbooks/{runbook}.md",
             "owner": cause.owner or _owner(connection, cause.source),
-            "affected": _affected(connection, cause.source),
-            "last_good": _last_good(connection, cause.source),
+            "affected": _affected(connection, cause),
+            "last_good": _last_good(connection, cause),
             "caused_by": _cause_of(connection, cause),
         },
     ).fetchone()
@@ -141,16 +146,32 @@ def _owner(connection: psycopg.Connection, source: str | None) -> str:
     return row[0] if row else ""
 
 
-def _affected(connection: psycopg.Connection, source: str | None) -> list[str]:
+def _affected(connection: psycopg.Connection, cause: Cause) -> list[str]:
+    """Snapshots and marts that are made from the source; of the warehouse, those of the layer that failed and of later
+    ones: its gate lets none of them be built, or told."""
+    later = LAYERS
+    if cause.job == WAREHOUSE:
+        named = re.sub("^(gate_|test_|warehouse:)", "", cause.step or cause.subject).partition(".")[0]
+        later = LAYERS[LAYERS.index(named) if named in LAYERS else 0 :]
     rows = connection.execute(
-        "select distinct relation from ops.lineage where source = %s and layer in ('marts', 'snapshots') order by 1",
-        [source],
+        "select distinct relation from ops.lineage where (source = %s or %s) and layer = any(%s)"
+        " and layer in ('marts', 'snapshots') order by 1",
+        [cause.source, cause.job == WAREHOUSE, list(later)],
     ).fetchall()
     return [relation for (relation,) in rows]
 
 
-def _last_good(connection: psycopg.Connection, source: str | None) -> object:
-    row = connection.execute(
-        "select max(published_at) from ops.batch where source = %s and state in ('published', 'superseded')", [source]
-    ).fetchone()
+def _last_good(connection: psycopg.Connection, cause: Cause) -> object:
+    """When a batch of the source was last published; of the warehouse, when its marts were last found complete."""
+    if cause.job == WAREHOUSE:
+        found = connection.execute(
+            "select max(checked_at) from ops.gate_result"
+            " where gate = 'marts' and check_name = 'layer_is_complete' and verdict = 'pass'"
+        )
+    else:
+        found = connection.execute(
+            "select max(published_at) from ops.batch where source = %s and state in ('published', 'superseded')",
+            [cause.source],
+        )
+    row = found.fetchone()
     return row[0] if row else None
