@@ -193,7 +193,7 @@ def list_channels(
 @app.command()
 def watch(
     host: Annotated[str, typer.Option(help="Address to take Alertmanager's alarms at")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port", envvar="SLUICE_WATCHER_PORT")] = watcher.PORT,
+    port: Annotated[int, typer.Option(help="Port", envvar="SLUICE_WATCHER_PORT", max=65535)] = watcher.PORT,
     once: Annotated[bool, typer.Option("--once", help="Look and tell once, then end")] = False,
 ) -> None:
     """Find incidents and tell them, beside Airflow, until it is stopped."""

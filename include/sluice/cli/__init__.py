@@ -75,6 +75,12 @@ def main() -> None:
         print(f"sluice: the database can't be reached: {str(error).strip().splitlines()[0]}", file=sys.stderr)
         print("Is it running? `make run` starts it; SLUICE_WAREHOUSE_URL names another.", file=sys.stderr)
         raise SystemExit(1) from None
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+        print("sluice: the ledger is older than this command. `make run` brings it up to date.", file=sys.stderr)
+        raise SystemExit(1) from None
+    except psycopg.DataError as error:  # a number of 25 digits
+        print(f"sluice: the database can't take a value that was given: {error.diag.message_primary}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

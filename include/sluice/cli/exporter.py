@@ -14,7 +14,9 @@ from sluice.watch import exporter as serving
 
 def exporter(
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on", envvar="SLUICE_EXPORTER_PORT")] = serving.PORT,
+    port: Annotated[
+        int, typer.Option(help="Port to listen on", envvar="SLUICE_EXPORTER_PORT", max=65535)
+    ] = serving.PORT,
 ) -> None:
     """Serve what the ledger says as Prometheus metrics, at /metrics, until it is stopped.
 

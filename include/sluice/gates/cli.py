@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sluice import warehouse
+from sluice.errors import SluiceError
 from sluice.gates import data_docs, override
 
 app = typer.Typer(help="Checks between layers and their results.", no_args_is_help=True)
@@ -99,7 +100,10 @@ def show(
 def docs(folder: Annotated[Path, typer.Argument(help="Where the pages are written; index.html leads to all")]) -> None:
     """Write Great Expectations' Data Docs as files that a browser opens without a server or a network."""
     with warehouse.connect() as connection:
-        count = data_docs.write(connection, folder)
+        try:
+            count = data_docs.write(connection, folder)
+        except OSError as error:
+            raise SluiceError(f"{folder} can't be written to: {error.strerror}. Name another folder") from None
     typer.echo(f"{count} tables: {folder / 'index.html'}")
 
 
