@@ -70,6 +70,9 @@ def test_one_command_fills_what_was_delivered_meanwhile_and_says_what_is_left(de
     assert rehearsed.exit_code == 1
     assert "nothing was loaded" in rehearsed.stderr
     assert len(found(delivered)) == 3
+    half_said = CliRunner().invoke(app, ["gaps", "--yes"])
+    assert half_said.exit_code == 2
+    assert "without --fill there is nothing to do" in half_said.stderr
     filled = CliRunner().invoke(app, ["gaps", "shop.stock", "--fill", "--yes"])
     assert filled.exit_code == 1, filled.output
     assert "1 intervals are still missing" in filled.stdout

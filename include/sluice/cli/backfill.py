@@ -22,7 +22,9 @@ app = typer.Typer(no_args_is_help=True, help="Backfills that people asked for, a
 
 
 @app.command("list")
-def list_backfills(limit: Annotated[int, typer.Option(min=1, help="How many, the latest first")] = 30) -> None:
+def list_backfills(
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many, the latest first")] = 30,
+) -> None:
     """The latest backfills. `airflow dags backfill` makes one; `airflow sluice backfills` also settles ended ones."""
     with warehouse.connect() as connection:
         rows = records(connection, limit)
@@ -45,6 +47,8 @@ def list_gaps(
 
     Exit code 0: no gap is left; 1: there are gaps.
     """
+    if yes and not fill:
+        raise typer.BadParameter("--yes says that --fill shall be done; without --fill there is nothing to do")
     tables = _named(name)
     found = _find(tables)
     show(
