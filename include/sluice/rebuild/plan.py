@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -34,6 +34,8 @@ class Rows:
             raise SluiceError(f"{last} is before {first}; nothing was built")
         is_range = ".." in given
         values = tuple(value.strip() for value in given.split(".." if is_range else ",")) if keys else ()
+        if not all(values) or (is_range and len(values) != 2):
+            raise SluiceError(f"{keys!r}: say <column>=<a>,<b> or <column>=<a>..<b>; nothing was built")
         return cls(column.strip() or None, values, is_range, first, last)
 
     def __bool__(self) -> bool:
@@ -42,6 +44,10 @@ class Rows:
     def __str__(self) -> str:
         keys = f"{self.column}={('..' if self.is_range else ',').join(self.values)}" if self.column else ""
         return " ".join(filter(None, [keys, self.first and f"from {self.first}", self.last and f"to {self.last}"]))
+
+    def without_values(self) -> Rows:
+        """For records that outlive what they speak of: a person's e-mail address is no key to keep."""
+        return replace(self, values=("***",), is_range=False) if self.column else self
 
     def condition(self, dated: str | None) -> sql.Composable:
         """True for the rows that are meant, of a model whose rows belong to the day in `dated`."""
