@@ -128,7 +128,12 @@ def test_what_would_change_is_said_by_month_applied_as_one_and_taken_back_byte_f
         SluiceError, match=r"of marts.dim_customer have changed since the rehearsal \(colour\); nothing"
     ):
         rebuild.undo(number, reason="its rows would have no colour")
-    by_hand(built, "alter table marts.dim_customer drop column colour")
+    by_hand(built, "alter table marts.dim_customer drop column colour",
+            "insert into ops.period_lock (relation, period_from, period_to, locked_by, reason)"
+            " values ('marts.fct_order', '2026-01-01', '2026-02-01', 'auditor', 'reported')")  # fmt: skip
+    with pytest.raises(SluiceError, match=r"a period of marts.fct_order was closed since the rehearsal; nothing"):
+        rebuild.undo(number, reason="January was reported meanwhile")
+    by_hand(built, "update ops.period_lock set unlocked_at = now(), unlocked_by = 'auditor'")
     outcome = rebuild.undo(number, reason="to see it")
     assert (outcome.inserted, outcome.deleted, outcome.left_out) == (5, 15, 0)
     assert [built.query(each) for each in (SNAP, DIM, FACTS)] == wrong

@@ -91,7 +91,8 @@ def _lock(connection: psycopg.Connection, changes: list[Change]) -> None:
 
 
 def _must_fit(connection: psycopg.Connection, change: Change) -> None:
-    """A column that came since would be empty in every row that this writes, and one that went is in the way."""
+    """A column that came since would be empty in every row that this writes, one that went is in the way, and a period
+    that was closed since has been reported."""
     stored = columns_of(connection, f"rebuild.{change.table}")
     if not stored:
         raise SluiceError(
@@ -102,6 +103,11 @@ def _must_fit(connection: psycopg.Connection, change: Change) -> None:
         raise SluiceError(
             f"the columns of {change.relation} have changed since the rehearsal ({', '.join(other)}); nothing was "
             "changed. Rehearse again"
+        )
+    if change.closed and connection.execute(change.in_closed_periods()).fetchone():
+        raise SluiceError(
+            f"a period of {change.relation} was closed since the rehearsal; nothing was changed. Rehearse again, which "
+            "leaves it out, or unlock it: sluice period --help"
         )
 
 

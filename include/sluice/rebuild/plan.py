@@ -90,6 +90,7 @@ class Change:
     personal: list[str]
     months: list[tuple[str, int, int, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what else a person should know
+    closed: str | None = None  # the column of its closed periods, unless the model restates them
     other_columns: str = ""  # those that the code has otherwise than the table: it can't be applied
 
     @property
@@ -121,6 +122,16 @@ class Change:
         """Whether two rows have the same grain."""
         return sql.SQL(" and ").join(
             sql.SQL("{} = {}").format(sql.Identifier(left, name), sql.Identifier(right, name)) for name in self.grain
+        )
+
+    def in_closed_periods(self) -> sql.Composable:
+        """The keys of the slices that have a row in a locked period."""
+        return sql.SQL(
+            "select {key} from {stored} as held where exists ("
+            " select from ops.period_lock as lock where relation = {relation} and unlocked_at is null"
+            " and held.{column} >= period_from and held.{column} < period_to)"
+        ).format(
+            key=self.key("held"), stored=self.stored, relation=self.relation, column=sql.Identifier(self.closed or "")
         )
 
     def count_months(self, connection: psycopg.Connection) -> None:

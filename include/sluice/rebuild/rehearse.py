@@ -191,6 +191,7 @@ def _difference(connection: psycopg.Connection, plan: Plan, number: int, node: N
         node.partition,
         node.dated,
         sorted(node.personal),
+        closed=node.closed[0] if node.closed and node.closed[1] != "restate" else None,
         other_columns=", ".join(f"{name} {kind}" for name, kind in other),
     )
     if change.other_columns:
@@ -205,8 +206,8 @@ def _difference(connection: psycopg.Connection, plan: Plan, number: int, node: N
             change.key("met"), change.stored, rows.condition(node.dated)
         )
         _leave_out(connection, change, meant, unless=True)
-    if node.closed and node.closed[1] != "restate":
-        waiting = _leave_out(connection, change, _closed(change, node.closed[0]))
+    if change.closed:
+        waiting = _leave_out(connection, change, change.in_closed_periods())
         if waiting:
             change.notes.append(f"{waiting} slices are left out: they have rows in a closed period")
     change.count_months(connection)
@@ -260,14 +261,6 @@ def _written_since(seq: int, node: Node) -> sql.Composable:
     return sql.SQL(
         "select key from ops.changed_key inner join ops.change using (change_id) where relation = {} and seq > {}"
     ).format(node.live, seq)
-
-
-def _closed(change: Change, column: str) -> sql.Composable:
-    return sql.SQL(
-        "select {key} from {stored} as held where exists ("
-        " select from ops.period_lock as lock where relation = {relation} and unlocked_at is null"
-        " and held.{column} >= period_from and held.{column} < period_to)"
-    ).format(key=change.key("held"), stored=change.stored, relation=change.relation, column=sql.Identifier(column))
 
 
 def _code(connection: psycopg.Connection, relation: str) -> str | None:
