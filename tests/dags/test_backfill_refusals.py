@@ -24,14 +24,14 @@ from sluice_airflow.steps import NO_BACKFILL
 for name, options in {
     "ingest_a": {"is_paused_upon_creation": False},
     "ingest_b": {"is_paused_upon_creation": True},
-    "ingest_z": {"is_paused_upon_creation": False, "allowed_run_types": NO_BACKFILL},
+    "ingest_n": {"is_paused_upon_creation": False, "schedule": None},
+    "warehouse": {"is_paused_upon_creation": False, "allowed_run_types": NO_BACKFILL},
 }.items():
     with DAG(
         name,
-        schedule=CronDataIntervalTimetable("0 2 * * *", timezone="UTC"),
         start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
         catchup=False,
-        **options,
+        **{"schedule": CronDataIntervalTimetable("0 2 * * *", timezone="UTC"), **options},
     ) as dag:
         EmptyOperator(task_id="wait")
     globals()[name] = dag
@@ -66,7 +66,12 @@ _SAY: dict[str, tuple[tuple[str, ...], int, str]] = {
     "the future": (("ingest_a", "-s", "2100-01-01", "-n"), 2, "future"),
     "paused": (("ingest_b", *_DAY), 2, "airflow dags unpause ingest_b"),
     "single tasks of a paused DAG": (("ingest_b", *_DAY, "-t", "wait", "--reset-dagruns", "-y"), 0, "Nothing to run"),
-    "the last of many has no past": (("ingest_[az]", *_DAY, "--treat-dag-id-as-regex", "--detach"), 2, "has no past"),
+    "the last of many has no past": (
+        ("ingest_a|warehouse", *_DAY, "--treat-dag-id-as-regex", "--detach"),
+        2,
+        "has no past",
+    ),
+    "a source without a schedule": (("ingest_n", *_DAY), 2, "past is read again by: sluice load n --from"),
     "a plan for no DAG": (("--plan", "{plan}"), 2, "knows no DAG ingest_nothing; "),
 }
 # Then three backfills: by the command, by the web UI as its table has it, and by the command of an Airflow that counts

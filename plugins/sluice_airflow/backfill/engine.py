@@ -176,6 +176,12 @@ def _engine_errors(dag_id: str) -> Iterator[None]:
     try:
         yield
     except (engine.DagNonPeriodicScheduleException, DagRunTypeNotAllowed):
+        if dag_id.startswith("ingest_"):
+            source = dag_id.removeprefix("ingest_")
+            raise Misuse(
+                f"{dag_id} runs when {source} announces something, or by hand: Airflow knows no intervals of it. "
+                f"Its past is read again by: sluice load {source} --from 2026-01-01 --to 2026-01-31"
+            ) from None
         raise Misuse(
             f"{dag_id} reads everything that is there in each run, so that it has no past to run. Backfill the DAGs "
             "of the sources (ingest_<source>); it catches up by itself"
