@@ -72,6 +72,7 @@ _SAY: dict[str, tuple[tuple[str, ...], int, str]] = {
         "has no past",
     ),
     "a source without a schedule": (("ingest_n", *_DAY), 2, "past is read again by: sluice load n --from"),
+    "no plan": (("--plan", "{plan}x"), 2, "can't be read .*; nothing was run"),
     "a plan for no DAG": (("--plan", "{plan}"), 2, "knows no DAG ingest_nothing; "),
 }
 # Then three backfills: by the command, by the web UI as its table has it, and by the command of an Airflow that counts

@@ -112,9 +112,12 @@ def _requests(args: Namespace) -> list[Request]:
 
 
 def _planned(path: Path) -> Request:
-    from sluice.backfill import load_plan
+    from sluice.backfill import PlanError, load_plan
 
-    plan = load_plan(path)
+    try:
+        plan = load_plan(path)
+    except PlanError as error:
+        raise Misuse(f"{error}") from None
     return Request(
         dag_id=plan.dag,
         start=plan.start,
