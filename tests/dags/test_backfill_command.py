@@ -147,7 +147,11 @@ def test_every_option_of_airflow_2_has_a_meaning_or_says_what_became_of_it(
         ({"start_date": "2026-01-01", "conf": "{"}, "not JSON"),
         ({"start_date": "2026-01-01", "conf": "[1]"}, "must be a JSON object"),
         ({"start_date": "2026-01-01", "reset_dagruns": True, "rerun_failed_tasks": True}, "give one"),
-        ({"start_date": "2026-01-01", "plan": "x.yml"}, "leave them out"),
+        ({"start_date": "2026-01-01", "plan": "x.yml"}, "leave out of the command: the DAG, --start-date"),
+        ({"dag_id": None, "plan": "x.yml", "reset_dagruns": True, "conf": "{}"}, "out of .*: --reset-dagruns, --conf$"),
+        ({"dag_id": None, "plan": "x.yml", "task_regex": "wait"}, "out of the command: --task-regex"),
+        ({"start_date": "2026-01-01", "conf": '{"a": NaN}'}, "NaN is none of its values"),
+        ({"start_date": "2026-W01-1"}, "not a date"),
         ({"start_date": "2026-01-01", "mark_success": True}, "--mark-success is gone"),
         ({"start_date": "2026-01-01", "ignore_dependencies": True}, "--task-regex"),
         ({"start_date": "2026-01-01", "pool": "slow"}, "--pool is gone"),
@@ -180,6 +184,38 @@ def test_a_plan_says_all_that_the_options_would(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("dates", "start", "end"),
+    [
+        (("20260103", "20260104"), "2026-01-03T00:00+00:00", "2026-01-04T23:59:59.999999+00:00"),
+        (("2026-01-03T00:00:00+02:00", "'2026-01-03T00:00:00'"), "2026-01-02T22:00+00:00", "2026-01-03T00:00+00:00"),
+        (("2024-02-29", "2024-02-29"), "2024-02-29T00:00+00:00", "2024-02-29T23:59:59.999999+00:00"),
+    ],
+)
+def test_a_date_of_a_plan_means_what_it_means_to_the_command(
+    tmp_path: Path, dates: tuple[str, str], start: str, end: str
+) -> None:
+    """A number is no count of seconds since 1970, and midnight somewhere is no whole day here."""
+    from sluice_airflow.backfill.request import requests_of
+
+    plan = tmp_path / "plan.yml"
+    plan.write_text(f"dag: x\nstart: {dates[0]}\nend: {dates[1]}\nreason: to see what it means\n")
+    [request] = requests_of(given(dag_id=None, plan=str(plan)))
+    assert (request.start, request.end) == (datetime.fromisoformat(start), datetime.fromisoformat(end))
+
+
+def test_options_without_a_meaning_for_single_tasks_say_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sluice_airflow.backfill import request
+
+    monkeypatch.setattr(request, "_dags", lambda args: [args.dag_id])
+    request.requests_of(given(start_date="2026-01-01", task_regex="wait", reason="to see", detach=True))
+    told = capsys.readouterr().out
+    assert "--reason has no effect with --task-regex" in told
+    assert "--detach has no effect with --task-regex" in told
+
+
 def test_a_plan_is_found_in_the_repository_from_the_shell_of_make_dev(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +235,9 @@ def test_a_plan_is_found_in_the_repository_from_the_shell_of_make_dev(
     [
         ("dag: ingest_shop\nstart: 2026-01-01\nend: 2026-01-31\n", "reason: is required"),
         ("dag: x\nstart: 2026-02-01\nend: 2026-01-31\nreason: to see what happens\n", "start is after end"),
+        ("dag: x\nstart: 2026-01-01T06:00\nend: 2026-01-01T05:00\nreason: to see it all\n", "start is after end"),
+        ("dag: x\nstart: 1.5\nend: 2026-01-31\nreason: to see what happens\n", r"plan.yml:2: start"),
+        ("dag: x\nstart: 2026-01-01\nend: 2026-01-31\nreason: '          '\n", r"plan.yml:4: reason"),
         ("dag: x\nstart: soon\nend: 2026-01-31\nreason: to see what happens\n", r"plan.yml:2: start"),
         ("dag: x\nstart: 2026-01-01\nend: 2026-01-31\nreason: to see it\nwhy: now\n", r"plan.yml:5: why"),
         ("dag: [\n", "plan.yml:"),

@@ -123,6 +123,17 @@ def test_what_would_change_is_said_by_month_applied_as_one_and_taken_back_byte_f
 
     with pytest.raises(SluiceError, match="is applied, not rehearsed; nothing was changed"):
         rebuild.apply(number, reason="twice")
+    by_hand(built, "alter table marts.dim_customer add column colour text")
+    with pytest.raises(
+        SluiceError, match=r"of marts.dim_customer have changed since the rehearsal \(colour\); nothing"
+    ):
+        rebuild.undo(number, reason="its rows would have no colour")
+    by_hand(built, "alter table marts.dim_customer drop column colour",
+            "insert into ops.period_lock (relation, period_from, period_to, locked_by, reason)"
+            " values ('marts.fct_order', '2026-01-01', '2026-02-01', 'auditor', 'reported')")  # fmt: skip
+    with pytest.raises(SluiceError, match=r"a period of marts.fct_order was closed since the rehearsal; nothing"):
+        rebuild.undo(number, reason="January was reported meanwhile")
+    by_hand(built, "update ops.period_lock set unlocked_at = now(), unlocked_by = 'auditor'")
     outcome = rebuild.undo(number, reason="to see it")
     assert (outcome.inserted, outcome.deleted, outcome.left_out) == (5, 15, 0)
     assert [built.query(each) for each in (SNAP, DIM, FACTS)] == wrong
@@ -146,6 +157,12 @@ def test_only_the_slices_that_were_asked_for_and_that_no_run_has_written_since(b
     ) == [(True,)], "the next run looks again at what came since the rehearsal"
     built.build()
     assert built.query(amounts) == [(2, 2), (3, 3), (4, 4), (5, 1000), (6, 6), (7, 107), (8, 108)]
+    # docs/how-to/erase.md has people drop differences
+    by_hand(built, "drop table rebuild.r1__1__marts__fct_order")
+    with pytest.raises(
+        SluiceError, match=r"difference of marts.fct_order was dropped from the schema rebuild; nothing"
+    ):
+        rebuild.undo(plan.rebuild_id, reason="its rows are gone")
     rebuild.accept(plan.rebuild_id, by="bea")
     assert built.query("select selection, state, asked_by, applied_by, ended_by from ops.rebuild") == [
         ("fct_order order_id=3..6", "accepted", "ann", "ann", "bea")
@@ -164,7 +181,8 @@ def test_a_key_that_facts_point_to_is_not_taken_from_under_them(built: Small) ->
         "update marts.fct_order set customer_key = md5('mine')::uuid where customer_key = (table was)",
     )
     before = built.query(DIM), built.query(FACTS)
-    alone = rebuild.rehearse(["dim_customer"], budget=NOW)
+    alone = rebuild.rehearse(["dim_customer"], Rows.of("name=ann"), NOW)
+    assert built.query("select selection from ops.rebuild") == [("dim_customer name=***",)], "whom it was about"
     with pytest.raises(
         SluiceError, match=r"15 rows of marts.fct_order would point by customer_key to no row of marts.d"
     ):
@@ -208,6 +226,10 @@ def test_a_range_of_days_without_closed_periods_and_new_code_is_said(built: Smal
     ("arguments", "says"),
     [
         (["fct_order", "--keys", "order_id"], "say <column>=<a>,<b>"),
+        (["fct_order", "--keys", "order_id=1..2..3"], "say <column>=<a>,<b>"),
+        (["fct_order", "--keys", "order_id=1.."], "say <column>=<a>,<b>"),
+        (["fct_order", "--keys", "order_id=1,,2"], "say <column>=<a>,<b>"),
+        (["--", "fct_order", "--profiles-dir=/tmp"], "--profiles-dir=/tmp is an option and no model"),
         (["fct_order", "--from", "2026-02-01", "--to", "2026-01-01"], "is before"),
     ],
 )
@@ -221,4 +243,6 @@ def test_what_is_misunderstood_is_refused_before_anything_is_built(arguments: li
 def test_a_model_without_what_was_asked_for_is_refused_not_ignored(built: Small) -> None:
     with pytest.raises(SluiceError, match=r"marts\.fct_order has no column colour; nothing was built"):
         rebuild.rehearse(["fct_order"], Rows.of("colour=red"))
+    with pytest.raises(SluiceError, match=r"order_id=10\.\.9: the first is after the last; nothing was built"):
+        rebuild.rehearse(["fct_order"], Rows.of("order_id=10..9"))  # as texts they would be in order
     assert built.query("select count(*) from ops.rebuild") == [(0,)]

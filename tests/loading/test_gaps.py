@@ -31,6 +31,7 @@ live:
   key: [sku]
   columns: {sku: {type: text, required: true}}
 """
+CLOCK = f"clock: {{connection: db, query: \"select timestamptz '{datetime(2026, 1, 8, 1, tzinfo=UTC)}'\"}}\n"
 
 
 def found(world: World, table: str = "stock") -> list[tuple[str, str, int, str]]:
@@ -45,8 +46,7 @@ def found(world: World, table: str = "stock") -> list[tuple[str, str, int, str]]
 @pytest.fixture
 def delivered(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """It is the 8th; of the seven days before, three were delivered, and one of them is broken."""
-    clock = f"clock: {{connection: db, query: \"select timestamptz '{datetime(2026, 1, 8, 1, tzinfo=UTC)}'\"}}\n"
-    world.declare(STOCK, head=clock)
+    world.declare(STOCK, head=CLOCK)
     for day, body in (("01", "sku,pieces\na,1\n"), ("04", "sku,pieces\na,2\n"), ("05", "sku\na\n")):
         world.deliver(f"stock/2026-01-{day}.csv", body)
     with pytest.raises(GateRefused):
@@ -70,6 +70,9 @@ def test_one_command_fills_what_was_delivered_meanwhile_and_says_what_is_left(de
     assert rehearsed.exit_code == 1
     assert "nothing was loaded" in rehearsed.stderr
     assert len(found(delivered)) == 3
+    half_said = CliRunner().invoke(app, ["gaps", "--yes"])
+    assert half_said.exit_code == 2
+    assert "goes with --fill" in half_said.stderr
     filled = CliRunner().invoke(app, ["gaps", "shop.stock", "--fill", "--yes"])
     assert filled.exit_code == 1, filled.output
     assert "1 intervals are still missing" in filled.stdout
@@ -78,3 +81,16 @@ def test_one_command_fills_what_was_delivered_meanwhile_and_says_what_is_left(de
     assert last.exit_code == 0
     assert "no gap is left" in last.stdout
     assert delivered.query("select count(distinct unit) from ops.batch where state = 'published'") == [(7,)]
+
+
+def test_a_late_unit_that_is_held_for_a_persons_word_is_not_filled_on_the_way(delivered: World) -> None:
+    delivered.declare(STOCK.replace("  start:", "  late: {horizon: 1d, beyond: hold}\n  start:"), head=CLOCK)
+    delivered.deliver("stock/2026-01-02.csv", "sku,pieces\na,102\n")
+    with pytest.raises(GateRefused, match="LATE"):
+        delivered.load("stock")
+    held = ("01-02", "01-03", 1, "held")
+    assert held in found(delivered)
+    filled = CliRunner().invoke(app, ["gaps", "--fill", "--yes"])
+    assert filled.exit_code == 1
+    assert "from 2026-01-02: held, since it came late; nothing was loaded" in filled.stderr
+    assert held in found(delivered)

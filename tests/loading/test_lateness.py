@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -165,6 +165,29 @@ def test_a_late_correction_of_a_unit_that_readers_have_waits_whole(events: World
     with pytest.raises(GateRefused, match="LATE"):
         events.load("events")
     assert [key for key, _ in readers_have(events, "shop__events", "id, 1")] == [1, 2, 20, 21, 22]
+
+
+@pytest.mark.parametrize(("events", "beyond"), [("hold", "hold"), ("count", "count")], indirect=["events"])
+def test_what_lies_behind_by_exactly_the_horizon_is_not_late(events: World, beyond: str) -> None:
+    """Rows, units and the report draw the line at the same instant."""
+    ((newest,),) = events.query("select max(effective_at) from ops.batch")
+    at = (newest - timedelta(days=7), newest - timedelta(days=7, microseconds=1))
+    lines = (json.dumps({"id": 30 + number, "at": instant.isoformat()}) for number, instant in enumerate(at))
+    events.deliver("events/2026-01-22.jsonl", "\n".join(lines) + "\n")
+    events.load("events")
+    assert events.query(f"select {BOOKS} from ops.batch order by batch_id desc limit 1") == [(2, 1, 0, 0, 1)]
+    assert [key for key, _ in readers_have(events, "shop__events", "id, 1")][-1] == 30
+    told = report("events")
+    assert (told["went in"], told["waiting" if beyond == "hold" else "left out"]) == ("0", "3")
+
+    events.declare(STOCK.format(beyond=beyond))
+    for day in (12, 13, 20):
+        stock(events, day, day)
+    events.load("stock")
+    stock(events, 13, 1013)
+    events.load("stock")
+    assert [pieces for pieces, _ in readers_have(events, "shop__stock", "pieces, 1")] == [12, 20, 1013]
+    assert (report("stock")["waiting"], report("stock")["left out"]) == ("0", "0")
 
 
 def stock(world: World, day: int, pieces: int) -> None:

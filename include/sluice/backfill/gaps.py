@@ -18,7 +18,8 @@ from sluice.readers.base import now
 
 @dataclass(frozen=True)
 class Gap:
-    """A half-open range without published data. `why`: never read, refused or abandoned."""
+    """A half-open range without published data. `why`: never read, refused, abandoned, or held: it came late, and
+    waits for a person's word."""
 
     source: str
     table_name: str
@@ -65,6 +66,7 @@ def gaps(connection: psycopg.Connection, source: Source, table: Table) -> list[G
             select expected.starts_at, expected.ends_at,
                 case
                     when bool_or(batch.state in ('published', 'unchanged')) then null
+                    when bool_or(batch.state = 'refused' and strpos(batch.verdict, '(LATE)') > 0) then 'held'
                     when bool_or(batch.state = 'refused') then 'refused'
                     when count(batch.batch_id) > 0 then 'abandoned'
                     else 'never read'

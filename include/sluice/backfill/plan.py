@@ -12,11 +12,12 @@ conf: {}
 
 from __future__ import annotations
 
-from datetime import date, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from sluice import settings
 from sluice.errors import SluiceError
@@ -26,23 +27,42 @@ class PlanError(SluiceError):
     """A plan that can't be run. Its text lists every fault with file, line and field."""
 
 
+def instant(text: str, *, is_end: bool = False) -> datetime:
+    """The instant that a person wrote, UTC unless it says otherwise. A date is that whole day: as an end, its last
+    instant. Raises `ValueError`."""
+    if not re.match(r"\d{4}-?\d{2}-?\d{2}", text):  # weeks are dates too, to Python
+        raise ValueError(f"{text!r} is not a date: write 2026-01-31 or 2026-01-31T06:00:00+00:00")
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a date: write 2026-01-31 or 2026-01-31T06:00:00+00:00") from None
+    found = found.replace(tzinfo=UTC) if found.tzinfo is None else found
+    is_day = len(text) <= len("2026-01-31")
+    return found + timedelta(days=1, microseconds=-1) if is_end and is_day else found
+
+
 class Plan(BaseModel):
     """What the command's options would say."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
     dag: str = Field(min_length=1)
-    start: date | datetime
-    end: date | datetime
+    start: datetime
+    end: datetime
     reason: str = Field(min_length=10, description="Why: a reader in a year must understand it")
     reprocess: Literal["none", "failed", "completed"] = "none"
     max_active_runs: int = Field(default=3, ge=1, le=50)
     run_backwards: bool = False
     conf: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _as_the_command_reads_it(cls, given: Any, info: ValidationInfo) -> datetime:
+        return instant(str(given), is_end=info.field_name == "end")
+
     @model_validator(mode="after")
     def _in_order(self) -> Plan:
-        if str(self.start)[:10] > str(self.end)[:10]:
+        if self.start > self.end:
             raise ValueError("start is after end")
         return self
 

@@ -11,7 +11,8 @@ import psycopg
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked, and by whom. `engine_id` is the number that Airflow gave its backfill."""
+    """What was asked, and by whom. `engine_id` is Airflow's number of its backfill, which an Airflow whose database was
+    made anew, or restored, gives a second time."""
 
     dag_id: str
     engine_id: int
@@ -22,6 +23,7 @@ class Asked:
     asked_by: str
     reason: str | None = None
     plan: str | None = None
+    asked_at: datetime | None = None  # now
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,12 @@ class Outcome:
 
 def start(connection: psycopg.Connection, asked: Asked) -> int:
     """Write down a backfill that has begun. Returns its number in the ledger."""
+    forget(connection, asked.engine_id)  # its number went to this one
     row = connection.execute(
         """
         insert into ops.backfill (
-            dag_id, engine_id, range_start, range_end, intervals, reprocess, asked_by, reason, plan
-        ) values (%s, %s, %s, %s, %s, %s, %s, %s, %s) returning backfill_id
+            dag_id, engine_id, range_start, range_end, intervals, reprocess, asked_by, reason, plan, asked_at
+        ) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, coalesce(%s, clock_timestamp())) returning backfill_id
         """,
         [
             asked.dag_id,
@@ -53,6 +56,7 @@ def start(connection: psycopg.Connection, asked: Asked) -> int:
             asked.asked_by,
             asked.reason,
             asked.plan,
+            asked.asked_at,
         ],
     ).fetchone()
     connection.commit()
@@ -65,12 +69,16 @@ def finish(connection: psycopg.Connection, engine_id: int, succeeded: Sequence[s
     state = "failed" if failed else "success"
     row = connection.execute(
         """
-        with applied as (
+        with latest as (
+            select * from ops.backfill where engine_id = %(engine_id)s order by backfill_id desc limit 1
+        ),
+
+        applied as (
             select coalesce(sum(batch.rows_applied), 0)::bigint as applied,
                 coalesce(sum(batch.rows_deleted), 0)::bigint as deleted
             from ops.batch
-            inner join ops.backfill as asked on asked.engine_id = %(engine_id)s
-            where batch.run_id = any(%(runs)s) and batch.published_at >= asked.asked_at
+            inner join latest on true
+            where batch.run_id = any(%(runs)s) and batch.published_at >= latest.asked_at
         )
 
         update ops.backfill
@@ -78,7 +86,7 @@ def finish(connection: psycopg.Connection, engine_id: int, succeeded: Sequence[s
             rows_applied = applied.applied, rows_deleted = applied.deleted,
             finished_at = coalesce(finished_at, clock_timestamp())
         from applied
-        where engine_id = %(engine_id)s
+        where backfill_id = (select backfill_id from latest)
         returning applied.applied, applied.deleted
         """,
         {
@@ -94,10 +102,29 @@ def finish(connection: psycopg.Connection, engine_id: int, succeeded: Sequence[s
     return Outcome(state, len(succeeded), len(failed), applied, deleted)
 
 
-def open_records(connection: psycopg.Connection) -> list[int]:
-    """Airflow's numbers of the backfills whose end is not written down yet."""
-    rows = connection.execute("select engine_id from ops.backfill where state = 'running' order by 1").fetchall()
-    return [engine_id for (engine_id,) in rows]
+def forget(connection: psycopg.Connection, engine_id: int) -> None:
+    """Write down that Airflow knows no run of it any more: what it came to can't be told. The caller commits."""
+    connection.execute(
+        "update ops.backfill set state = 'forgotten', finished_at = clock_timestamp()"
+        " where engine_id = %s and state = 'running'",
+        [engine_id],
+    )
+
+
+def open_records(connection: psycopg.Connection) -> list[tuple[int, str, datetime]]:
+    """Airflow's number, DAG and start of the backfills whose end is not written down yet."""
+    return connection.execute(
+        "select engine_id, dag_id, range_start from ops.backfill where state = 'running' order by 1"
+    ).fetchall()
+
+
+def is_recorded(connection: psycopg.Connection, engine_id: int, dag_id: str, range_start: datetime) -> bool:
+    """Whether this backfill of Airflow's has a row."""
+    row = connection.execute(
+        "select 1 from ops.backfill where (engine_id, dag_id, range_start) = (%s, %s, %s)",
+        [engine_id, dag_id, range_start],
+    ).fetchone()
+    return row is not None
 
 
 def records(connection: psycopg.Connection, limit: int = 30) -> list[tuple]:

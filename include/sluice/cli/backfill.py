@@ -22,7 +22,9 @@ app = typer.Typer(no_args_is_help=True, help="Backfills that people asked for, a
 
 
 @app.command("list")
-def list_backfills(limit: Annotated[int, typer.Option(min=1, help="How many, the latest first")] = 30) -> None:
+def list_backfills(
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many, the latest first")] = 30,
+) -> None:
     """The latest backfills. `airflow dags backfill` makes one; `airflow sluice backfills` also settles ended ones."""
     with warehouse.connect() as connection:
         rows = records(connection, limit)
@@ -41,10 +43,13 @@ def list_gaps(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --fill: do it")] = False,
 ) -> None:
-    """Intervals of dated files and resources that staging does not hold, and why. --fill loads them.
+    """Intervals of dated files and resources that staging does not hold, and why. --fill loads them, but for those that
+    are held: they came late, and wait for `sluice batch approve`. Of several files of a day one is enough.
 
     Exit code 0: no gap is left; 1: there are gaps.
     """
+    if yes and not fill:
+        raise typer.BadParameter("--yes goes with --fill")
     tables = _named(name)
     found = _find(tables)
     show(
@@ -137,6 +142,13 @@ def _fill(tables: list[tuple[Source, Table]], found: list[Gap]) -> None:
     by_name = {(source.source, table.name): (source, table) for source, table in tables}
     run_id = f"gaps:{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
     for gap in found:
+        if gap.why == "held":
+            print(
+                f"{gap.source}.{gap.table_name} from {gap.start:%Y-%m-%d}: held, since it came late; nothing was "
+                "loaded. See: sluice batch list --state refused, then sluice batch approve",
+                file=sys.stderr,
+            )
+            continue
         source, table = by_name[gap.source, gap.table_name]
         try:
             done = load_table(source, table, RunContext(run_id, (gap.start, gap.end)))

@@ -37,7 +37,18 @@ def rehearse(
 ) -> None:
     """Build models beside the live ones, compare, and say which rows would be added, changed and removed.
 
-    Nothing that readers see changes. Personal values are masked.
+    Nothing that readers see changes. Personal values are masked. --keys holds values as the column's type reads them;
+    one with a comma or two dots in it can't be said.
+
+    \b
+    sluice rebuild rehearse fct_order_line
+    sluice rebuild rehearse dim_customer+
+    sluice rebuild rehearse fct_order --keys order_id=100..200
+    sluice rebuild rehearse fct_inventory_daily --from 2026-01-01 --to 2026-01-31
+
+    \b
+    Exit codes: 0 rehearsed, also if nothing would change; 1 refused, and why;
+    2 misused, for example a date that is none.
     """
     from sluice import rebuild
     from sluice.verify import Budget
@@ -93,7 +104,9 @@ def accept(number: _Number) -> None:
 
 
 @app.command("list")
-def list_rebuilds(limit: Annotated[int, typer.Option(min=1, help="How many, the latest first")] = 30) -> None:
+def list_rebuilds(
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many, the latest first")] = 30,
+) -> None:
     """The latest rebuilds."""
     from sluice import rebuild
 

@@ -13,6 +13,7 @@ from psycopg import sql
 from sluice import warehouse
 from sluice.errors import SluiceError
 from sluice.rebuild.plan import Change, Plan, Pointer, drop, get, keep
+from sluice.verify.compare import columns_of
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ def _exchange(rebuild_id: int, before: str, after: str, reason: str, by: str | N
                 "A run of the DAG warehouse with this code makes the change"
             )
         _lock(connection, changes)
+        for change in changes:
+            _must_fit(connection, change)
         left_out = sum(_leave_out_fresh(connection, change, is_new=is_new) for change in changes)
         written = [_write(connection, change, is_new=is_new) for change in changes]
         for pointer in plan.pointers:
@@ -85,6 +88,27 @@ def _lock(connection: psycopg.Connection, changes: list[Change]) -> None:
             raise SluiceError(
                 f"a run has been writing {relation} for a minute; nothing was changed. Try again after it"
             ) from None
+
+
+def _must_fit(connection: psycopg.Connection, change: Change) -> None:
+    """A column that came since would be empty in every row that this writes, one that went is in the way, and a period
+    that was closed since has been reported."""
+    stored = columns_of(connection, f"rebuild.{change.table}")
+    if not stored:
+        raise SluiceError(
+            f"the difference of {change.relation} was dropped from the schema rebuild; nothing was changed"
+        )
+    stored.pop("_is_new")
+    if other := sorted(dict(set(stored.items()) ^ set(columns_of(connection, change.relation).items()))):
+        raise SluiceError(
+            f"the columns of {change.relation} have changed since the rehearsal ({', '.join(other)}); nothing was "
+            "changed. Rehearse again"
+        )
+    if change.closed and connection.execute(change.in_closed_periods()).fetchone():
+        raise SluiceError(
+            f"a period of {change.relation} was closed since the rehearsal; nothing was changed. Rehearse again, which "
+            "leaves it out, or unlock it: sluice period --help"
+        )
 
 
 def _leave_out_fresh(connection: psycopg.Connection, change: Change, *, is_new: bool) -> int:

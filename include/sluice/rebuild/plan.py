@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -34,6 +34,8 @@ class Rows:
             raise SluiceError(f"{last} is before {first}; nothing was built")
         is_range = ".." in given
         values = tuple(value.strip() for value in given.split(".." if is_range else ",")) if keys else ()
+        if not all(values) or (is_range and len(values) != 2):
+            raise SluiceError(f"{keys!r}: say <column>=<a>,<b> or <column>=<a>..<b>; nothing was built")
         return cls(column.strip() or None, values, is_range, first, last)
 
     def __bool__(self) -> bool:
@@ -42,6 +44,10 @@ class Rows:
     def __str__(self) -> str:
         keys = f"{self.column}={('..' if self.is_range else ',').join(self.values)}" if self.column else ""
         return " ".join(filter(None, [keys, self.first and f"from {self.first}", self.last and f"to {self.last}"]))
+
+    def without_values(self) -> Rows:
+        """For records that outlive what they speak of: a person's e-mail address is no key to keep."""
+        return replace(self, values=("***",), is_range=False) if self.column else self
 
     def condition(self, dated: str | None) -> sql.Composable:
         """True for the rows that are meant, of a model whose rows belong to the day in `dated`."""
@@ -84,6 +90,7 @@ class Change:
     personal: list[str]
     months: list[tuple[str, int, int, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what else a person should know
+    closed: str | None = None  # the column of its closed periods, unless the model restates them
     other_columns: str = ""  # those that the code has otherwise than the table: it can't be applied
 
     @property
@@ -115,6 +122,16 @@ class Change:
         """Whether two rows have the same grain."""
         return sql.SQL(" and ").join(
             sql.SQL("{} = {}").format(sql.Identifier(left, name), sql.Identifier(right, name)) for name in self.grain
+        )
+
+    def in_closed_periods(self) -> sql.Composable:
+        """The keys of the slices that have a row in a locked period."""
+        return sql.SQL(
+            "select {key} from {stored} as held where exists ("
+            " select from ops.period_lock as lock where relation = {relation} and unlocked_at is null"
+            " and held.{column} >= period_from and held.{column} < period_to)"
+        ).format(
+            key=self.key("held"), stored=self.stored, relation=self.relation, column=sql.Identifier(self.closed or "")
         )
 
     def count_months(self, connection: psycopg.Connection) -> None:

@@ -38,6 +38,8 @@ def rehearse(
     `selection` is one of dbt's. Raises `SluiceError` if it means no table, if a chosen model does not have what `rows`
     speaks of, if the models have something unread, or if a blocking test refuses what was built.
     """
+    if option := next((word for word in selection if word.startswith("-")), None):
+        raise SluiceError(f"{option} is an option and no model; nothing was built")
     deadline = time.monotonic() + budget.time.total_seconds()
     run_id = f"rebuild:{time.time_ns()}"
     target = Path(tempfile.mkdtemp(prefix="sluice-rebuild-"))
@@ -62,7 +64,8 @@ def rehearse(
             if failures := dbt.failures():
                 name, why = next(iter(failures.items()))
                 raise SluiceError(f"{name} can't be rebuilt: {why}. Nothing was changed")
-            told = " ".join([*selection, *([str(rows)] if rows else [])])
+            kept = rows.without_values() if any(rows.column in node.personal for node in chosen) else rows
+            told = " ".join([*selection, *([str(kept)] if rows else [])])
             return _store(told, seq, chosen, rows, _pointers(target / "manifest.json"), by or getpass.getuser())
     finally:
         shutil.rmtree(target, ignore_errors=True)
@@ -112,10 +115,22 @@ def _must_have(connection: psycopg.Connection, chosen: Iterable[Node], rows: Row
             raise SluiceError(f"{node.live} has no column {rows.column}; nothing was built. Leave it out")
         if (rows.first or rows.last) and not node.dated:
             raise SluiceError(f"{node.live} has no column that says which day a row belongs to; nothing was built")
-        for value in rows.values if rows.column else ():
-            kind = columns[rows.column]  # type: ignore[index]
-            if not connection.execute("select pg_input_is_valid(%s, %s)", [value, kind]).fetchone()[0]:  # type: ignore[index]
-                raise SluiceError(f"{value!r} is no {kind}, which {rows.column} of {node.live} is; nothing was built")
+        if rows.column:
+            _must_be_values(connection, node, rows, columns[rows.column])
+
+
+def _must_be_values(connection: psycopg.Connection, node: Node, rows: Rows, kind: str) -> None:
+    shown = rows.without_values() if rows.column in node.personal else rows
+    for value in rows.values:
+        if not connection.execute("select pg_input_is_valid(%s, %s)", [value, kind]).fetchone()[0]:  # type: ignore[index]
+            what = "***" if shown is not rows else repr(value)
+            raise SluiceError(f"{what} is no {kind}, which {rows.column} of {node.live} is; nothing was built")
+    if rows.is_range:
+        typed = [
+            sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(kind)) for value in rows.values
+        ]  # of pg_attribute
+        if connection.execute(sql.SQL("select {} > {}").format(*typed)).fetchone()[0]:  # type: ignore[index]
+            raise SluiceError(f"{shown}: the first is after the last; nothing was built")
 
 
 def _with_what_they_read(nodes: list[Node], names: set[str]) -> list[Node]:
@@ -176,6 +191,7 @@ def _difference(connection: psycopg.Connection, plan: Plan, number: int, node: N
         node.partition,
         node.dated,
         sorted(node.personal),
+        closed=node.closed[0] if node.closed and node.closed[1] != "restate" else None,
         other_columns=", ".join(f"{name} {kind}" for name, kind in other),
     )
     if change.other_columns:
@@ -190,8 +206,8 @@ def _difference(connection: psycopg.Connection, plan: Plan, number: int, node: N
             change.key("met"), change.stored, rows.condition(node.dated)
         )
         _leave_out(connection, change, meant, unless=True)
-    if node.closed and node.closed[1] != "restate":
-        waiting = _leave_out(connection, change, _closed(change, node.closed[0]))
+    if change.closed:
+        waiting = _leave_out(connection, change, change.in_closed_periods())
         if waiting:
             change.notes.append(f"{waiting} slices are left out: they have rows in a closed period")
     change.count_months(connection)
@@ -245,14 +261,6 @@ def _written_since(seq: int, node: Node) -> sql.Composable:
     return sql.SQL(
         "select key from ops.changed_key inner join ops.change using (change_id) where relation = {} and seq > {}"
     ).format(node.live, seq)
-
-
-def _closed(change: Change, column: str) -> sql.Composable:
-    return sql.SQL(
-        "select {key} from {stored} as held where exists ("
-        " select from ops.period_lock as lock where relation = {relation} and unlocked_at is null"
-        " and held.{column} >= period_from and held.{column} < period_to)"
-    ).format(key=change.key("held"), stored=change.stored, relation=change.relation, column=sql.Identifier(column))
 
 
 def _code(connection: psycopg.Connection, relation: str) -> str | None:

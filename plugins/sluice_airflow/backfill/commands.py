@@ -46,7 +46,7 @@ ARGS = (
     Arg(("-y", "--yes"), help="Ask nothing", action="store_true"),
     Arg(("--detach",), help="Do not wait", action="store_true"),
     Arg(("--reason",), help="Why; kept with the backfill in ops.backfill"),
-    Arg(("--plan",), help="A reviewed YAML file that says all of this; see docs/how-to/backfill.md"),
+    Arg(("--plan",), help="A reviewed YAML file that says all of this; only --dry-run, --yes and --detach go with it"),
     # Airflow 2 had these. Each says what became of it (run.py).
     Arg(("-v", "--verbose"), help="(no effect: logs are in the web UI)", action="store_true"),
     Arg(("-l", "--local"), help="(no effect: the scheduler runs the tasks)", action="store_true"),
@@ -71,7 +71,7 @@ BACKFILL = ActionCommand(
 )
 BACKFILLS = ActionCommand(
     name="backfills",
-    help="Backfills and how far each has come",
+    help="Write down the backfills that the web UI made and those that have ended, and list all",
     func=lazy_load_command("sluice_airflow.backfill.run.backfills"),
     args=(),
 )

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 
+from sluice.backfill import Asked
 from sluice.errors import SluiceError
 from sluice_airflow.backfill.request import Misuse, Request
 
@@ -21,11 +22,21 @@ _CLOSES_WITHIN = 60.0  # seconds; the scheduler closes a finished backfill up to
 
 
 def rehearse(request: Request) -> list[datetime]:
-    """Logical dates of the runs that Airflow would make."""
+    """Logical dates of the runs that Airflow would make. Raises `Misuse` where some lie before the DAG's start, for
+    which Airflow would make runs that have nothing to read: 46,000 for a year that was mistyped as 1900."""
     from airflow.models.backfill import ReprocessBehavior, _do_dry_run
+    from airflow.models.serialized_dag import SerializedDagModel
     from airflow.utils.session import create_session
 
     with create_session() as session, _engine_errors(request.dag_id):
+        dag = SerializedDagModel.get_dag(request.dag_id, session=session)
+        if dag is not None and dag.start_date and dag.timetable.periodic:
+            earliest = next(iter(dag.iter_dagrun_infos_between(request.start, request.end)), None)
+            if earliest is not None and (earliest.logical_date or dag.start_date) < dag.start_date:
+                raise Misuse(
+                    f"{request.dag_id} begins on {dag.start_date:%Y-%m-%d %H:%M} UTC, and that range before; nothing "
+                    "was run"
+                )
         infos = list(
             _do_dry_run(
                 dag_id=request.dag_id,
@@ -109,6 +120,29 @@ def runs(engine_id: int) -> list[tuple[str, str]]:
         return [(run_id, str(state)) for run_id, state in session.execute(query)]
 
 
+def known() -> list[Asked]:
+    """Every backfill that Airflow knows, whoever made it, as the ledger has it; the earliest first."""
+    from airflow.models.backfill import Backfill, BackfillDagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import func, select
+
+    intervals = select(func.count()).where(BackfillDagRun.backfill_id == Backfill.id).scalar_subquery()
+    with create_session() as session:
+        return [
+            Asked(
+                dag_id=made.dag_id,
+                engine_id=made.id,
+                range_start=made.from_date,
+                range_end=made.to_date,
+                intervals=count,
+                reprocess=str(made.reprocess_behavior),
+                asked_by=made.triggering_user_name or "unknown",
+                asked_at=made.created_at,
+            )
+            for made, count in session.execute(select(Backfill, intervals).order_by(Backfill.id))
+        ]
+
+
 def refuse_if_paused(dag_id: str) -> None:
     """A backfill of a paused DAG would be made, and never begin."""
     from airflow.models import DagModel
@@ -142,6 +176,12 @@ def _engine_errors(dag_id: str) -> Iterator[None]:
     try:
         yield
     except (engine.DagNonPeriodicScheduleException, DagRunTypeNotAllowed):
+        if dag_id.startswith("ingest_"):
+            source = dag_id.removeprefix("ingest_")
+            raise Misuse(
+                f"{dag_id} runs when {source} announces something, or by hand: Airflow knows no intervals of it. "
+                f"Its past is read again by: sluice load {source} --from 2026-01-01 --to 2026-01-31"
+            ) from None
         raise Misuse(
             f"{dag_id} reads everything that is there in each run, so that it has no past to run. Backfill the DAGs "
             "of the sources (ingest_<source>); it catches up by itself"
@@ -154,6 +194,7 @@ def _engine_errors(dag_id: str) -> Iterator[None]:
         engine.InvalidBackfillDirection,
         engine.InvalidReprocessBehavior,
         engine.InvalidBackfillConf,
-        DagNotFound,
     ) as error:
         raise Misuse(f"{error}") from None
+    except DagNotFound:
+        raise Misuse(f"Airflow knows no DAG {dag_id}; those that it knows: airflow dags list") from None

@@ -6,7 +6,7 @@ import json
 import re
 from argparse import Namespace
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,27 @@ _REFUSED = {
     "mark_success": "--mark-success is gone. Mark runs in the web UI, or PATCH /api/v2/dags/{dag}/dagRuns/{run}",
     "pool": "--pool is gone. A task's pool is in the DAG; `airflow pools set` changes how much of it there is",
     "disable_retry": "--disable-retry is gone. Retries are in the DAG; mark a run as failed in the web UI to stop it",
+}
+# What a reviewed plan says, or would have to.
+_IN_A_PLAN = {
+    "dag_id": "the DAG",
+    "start_date": "--start-date",
+    "end_date": "--end-date",
+    "reset_dagruns": "--reset-dagruns",
+    "rerun_failed_tasks": "--rerun-failed-tasks",
+    "run_backwards": "--run-backwards",
+    "conf": "--conf",
+    "max_active_runs": "--max-active-runs",
+    "reason": "--reason",
+    "task_regex": "--task-regex",
+    "treat_dag_id_as_regex": "--treat-dag-id-as-regex",
+}
+_NOT_FOR_TASKS = {
+    "run_backwards": "--run-backwards",
+    "conf": "--conf",
+    "max_active_runs": "--max-active-runs",
+    "detach": "--detach",
+    "reason": "--reason",
 }
 
 
@@ -54,13 +75,18 @@ def requests_of(args: Namespace) -> list[Request]:
     for name, sentence in _NO_EFFECT.items():
         if getattr(args, name):
             print(f"note: {sentence}")
+    if args.task_regex:
+        for name, flag in _NOT_FOR_TASKS.items():
+            if getattr(args, name):
+                print(f"note: {flag} has no effect with --task-regex: tasks are cleared, and no backfill is made")
     return _requests(args)
 
 
 def _requests(args: Namespace) -> list[Request]:
     if args.plan:
-        if args.dag_id or args.start_date or args.end_date:
-            raise Misuse("--plan says which DAG and which dates; leave them out of the command")
+        given = [flag for name, flag in _IN_A_PLAN.items() if getattr(args, name)]
+        if given:
+            raise Misuse(f"the plan was reviewed and says all; leave out of the command: {', '.join(given)}")
         return [_planned(Path(args.plan))]
     if not args.dag_id:
         raise Misuse("name the DAG: airflow dags backfill <dag> -s 2026-01-01 -e 2026-01-31")
@@ -86,13 +112,16 @@ def _requests(args: Namespace) -> list[Request]:
 
 
 def _planned(path: Path) -> Request:
-    from sluice.backfill import load_plan
+    from sluice.backfill import PlanError, load_plan
 
-    plan = load_plan(path)
+    try:
+        plan = load_plan(path)
+    except PlanError as error:
+        raise Misuse(f"{error}") from None
     return Request(
         dag_id=plan.dag,
-        start=_instant(str(plan.start), "start"),
-        end=_instant(str(plan.end), "end", is_end=True),
+        start=plan.start,
+        end=plan.end,
         reprocess=plan.reprocess,
         backwards=plan.run_backwards,
         conf=plan.conf or None,
@@ -103,21 +132,23 @@ def _planned(path: Path) -> Request:
 
 
 def _instant(text: str, name: str, *, is_end: bool = False) -> datetime:
-    """A date is the whole day: as an end, its last instant."""
+    from sluice.backfill.plan import instant
+
     try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise Misuse(f"{name} {text!r} is not a date: write 2026-01-31 or 2026-01-31T06:00:00+00:00") from None
-    found = found.replace(tzinfo=UTC) if found.tzinfo is None else found
-    is_day = re.fullmatch(r"\d{4}-?\d{2}-?\d{2}", text) is not None
-    return found + timedelta(days=1, microseconds=-1) if is_end and is_day else found
+        return instant(text, is_end=is_end)
+    except ValueError as error:
+        raise Misuse(f"{name} {error}") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is none of its values")  # Python would take NaN and Infinity; no database does
 
 
 def _conf(text: str | None) -> dict[str, Any] | None:
     if not text:
         return None
     try:
-        conf = json.loads(text)
+        conf = json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
         raise Misuse(f"--conf is not JSON: {error}") from None
     if not isinstance(conf, dict):

@@ -7,7 +7,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from airflow.utils.cli import action_cli
@@ -27,19 +27,30 @@ def backfill(args: Namespace) -> None:
         requests = requests_of(args)
         if args.task_regex:
             raise SystemExit(max(_clear(request, args) for request in requests))
+        if len(requests) > 1:
+            for request in requests:  # what is refused of one is said before hours of another
+                if engine.rehearse(request) and not args.dry_run:
+                    engine.refuse_if_paused(request.dag_id)
         raise SystemExit(max(_one(request, args) for request in requests))
 
 
 @action_cli
 @providers_configuration_loaded
 def backfills(args: Namespace) -> None:
-    """Entry point of `airflow sluice backfills`: settle what has ended meanwhile, then list."""
-    from sluice.backfill import open_records, records
+    """Entry point of `airflow sluice backfills`: write down what the web UI made and what has ended, then list."""
+    from sluice.backfill import forget, is_recorded, open_records, records, start
     from sluice.cli.common import show
 
     with _plain_errors(), _ledger() as connection:
-        for engine_id in open_records(connection):
-            _settle(engine_id, connection)
+        made = {(each.engine_id, each.dag_id, each.range_start): each for each in engine.known()}
+        for this, asked in made.items():
+            if not is_recorded(connection, *this):
+                start(connection, asked)
+        for this in open_records(connection):
+            if this in made:
+                _settle(this[0], connection)
+            else:
+                forget(connection, this[0])
         show(
             ["backfill", "dag", "from", "to", "intervals", "reprocess", "state", "succeeded", "failed", "applied",
              "deleted", "asked by", "asked at", "finished at", "reason"],
@@ -79,7 +90,9 @@ def _agreed(request: Request) -> bool:
     what = "failed runs" if request.reprocess == "failed" else "runs that are there already, also successful ones"
     if not sys.stdin.isatty():
         raise Misuse(f"this would run again {what}; say --yes")
-    return input(f"Run again {what}? [y/N] ").strip().lower() in ("y", "yes")
+    with suppress(EOFError):  # Ctrl-D
+        return input(f"Run again {what}? [y/N] ").strip().lower() in ("y", "yes")
+    return False
 
 
 def _wait(engine_id: int, dag_id: str) -> int:
@@ -146,9 +159,11 @@ def _record(request: Request, engine_id: int, intervals: int) -> None:
 
 def _settle(engine_id: int, connection: Any) -> Any:
     """Write down the end of a backfill, if it has ended."""
-    from sluice.backfill import finish
+    from sluice.backfill import finish, forget
 
     runs = engine.runs(engine_id)
+    if not runs:
+        return forget(connection, engine_id)
     if any(state not in engine.ENDED for _, state in runs):
         return None
     by_state = {wanted: [run_id for run_id, state in runs if state == wanted] for wanted in engine.ENDED}
@@ -184,6 +199,7 @@ def _clear(request: Request, args: Namespace) -> int:
     if args.dry_run or not found:
         print("A rehearsal: nothing was run." if args.dry_run else "Nothing to run.")
         return 0
+    engine.refuse_if_paused(request.dag_id)
     if not args.yes and not _agreed(request):
         print("Nothing was run.")
         return 1
@@ -203,6 +219,9 @@ def _plain_errors() -> Iterator[None]:
 
     try:
         yield
+    except KeyboardInterrupt:
+        print("\nairflow dags backfill: interrupted. What was made so far: airflow sluice backfills", file=sys.stderr)
+        raise SystemExit(130) from None
     except Misuse as error:
         print(f"airflow dags backfill: {error}", file=sys.stderr)
         raise SystemExit(2) from None
