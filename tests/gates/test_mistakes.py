@@ -26,7 +26,7 @@ def test_a_mistake_is_a_sentence(warehouse, monkeypatch, capfd, arguments, code,
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == code
-    assert said in capfd.readouterr().err
+    assert said in " ".join(capfd.readouterr().err.replace("│", " ").split())
 
 
 def test_a_ledger_that_is_older_than_the_command_is_said(warehouse, monkeypatch, capfd):

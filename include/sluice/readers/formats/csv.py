@@ -221,4 +221,4 @@ def _stray_quote(shape: Shape, raw: bytes) -> bool:
     dialect = shape.dialect
     if dialect.escape or not dialect.quote or not (dialect.quote + dialect.delimiter).isascii():
         return False
-    return shape.quote in raw and not shape.well_formed.fullmatch(raw.rstrip(b"\r\n"))
+    return shape.quote in raw and not shape.is_well_formed(raw.rstrip(b"\r\n"))
