@@ -92,6 +92,14 @@ def test_what_was_judged_again_counts_as_it_was_judged_last_and_an_earlier_run_n
     assert "No check of run r3 matches" in shown.output
 
 
+def test_what_failed_and_has_not_passed_since_is_shown_though_others_passed_later(warehouse):
+    _blocked(warehouse, "r1")
+    record(warehouse, "r2", "batch", [Check("contract", "shop.payments", "pass")])
+    shown = run(app, ["gate", "show", "--failed"])
+    assert shown.exit_code == 1
+    assert "Gates of run r1" in shown.output
+
+
 def test_show_finds_results_by_source_table_model_and_batch(warehouse):
     for thing in ("shop.orders", "marts.fct_order", "staging.shop__orders"):
         record(warehouse, "r1", "some", [Check("c", thing, "fail", "warn", "3", "0", 3, [[7]])])

@@ -29,6 +29,19 @@ where (%(run)s::text is null or run_id = %(run)s)
     and (not %(failed)s or verdict <> 'pass')
 """
 
+# the run of the latest check that failed and has not passed since, of the same table or model
+_STILL_FAILED = f"""
+select run_id
+from (
+    select distinct on (gate, check_name, object) run_id, verdict, gate_result_id
+    {_RESULTS.replace("and (not %(failed)s or verdict <> 'pass')", "")}
+    order by gate, check_name, object, gate_result_id desc
+) as latest
+where verdict not in ('pass', 'warn')
+order by gate_result_id desc
+limit 1
+"""
+
 _COLOURS = {"pass": "green", "warn": "yellow"}
 
 
@@ -47,13 +60,15 @@ def show(
         str | None, typer.Option(help="Only this source, table or model: shop, shop.orders, fct_order, marts.fct_order")
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Only the checks of this batch, of whatever run")] = None,
-    failed: Annotated[bool, typer.Option(help="Only checks that did not pass")] = False,
+    failed: Annotated[
+        bool, typer.Option(help="Only checks that did not pass; without --run, of the latest run with one still failed")
+    ] = False,
 ) -> None:
     """Print the results of a run's gates. Exit code 1 if a blocking check did not pass."""
     wanted = {"run": run, "gate": gate, "on": on, "batch": batch, "failed": failed}
     with warehouse.connect() as connection:
         if run is None and batch is None:
-            found = connection.execute(  # the latest, not the latest that failed
+            found = (failed and connection.execute(_STILL_FAILED, wanted).fetchone()) or connection.execute(
                 f"select run_id {_RESULTS} order by gate_result_id desc limit 1", {**wanted, "failed": False}
             ).fetchone()
             if found is None:

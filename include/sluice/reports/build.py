@@ -46,7 +46,8 @@ def document(target: Path) -> bytes:
         *("docs", "generate", "--static", "--project-dir", str(place), "--profiles-dir", str(place)),
         *("--profile", "sluice", "--target", "prod", "--target-path", str(target), "--no-populate-cache"),
     ]  # fmt: skip
-    environment = {**settings.written_environment(), **os.environ}
+    # of the warehouse that everybody reads, also when asked from a developer's shell
+    environment = {**settings.written_environment(), **os.environ, "SLUICE_SCHEMA_PREFIX": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     page = target / "static_index.html"
     if done.returncode or not page.exists():
