@@ -10,12 +10,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ import psycopg
 import pytest
 
 from sluice.runtime.ports import free_port
+from tests.receiver import receiving
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHIVE = ROOT.parent / "shared" / "data" / "ourairports-2026.tar.xz"
@@ -68,26 +66,6 @@ class Running:
         )
 
 
-@contextmanager
-def _receiver(events: list[dict[str, Any]]) -> Iterator[str]:
-    """A server that keeps what is posted to it."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            events.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
 def _environment(state: Path, receiver: str) -> dict[str, str]:
     """As a person has it in a shell, with ports and state that nobody else uses."""
     sources = state / "sources"  # a copy: a test may add a source of its own, and take it away again
@@ -117,7 +95,7 @@ def running() -> Iterator[Running]:
     state = Path(tempfile.mkdtemp(prefix="sluice-e2e-"))
     state.chmod(0o755)
     events: list[dict[str, Any]] = []
-    with _receiver(events) as receiver:
+    with receiving(events) as receiver:
         yield from _run(state, _environment(state, receiver), events)
 
 

@@ -6,15 +6,14 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.pages.conftest import ORDERS_SQL, Company
+from tests.receiver import receiving
 
 _EMIT = """
 import json
@@ -52,20 +51,8 @@ def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """A server that keeps what is posted to it."""
     events: list[dict[str, Any]] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            events.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", events
-    server.shutdown()
-    server.server_close()
+    with receiving(events) as address:
+        yield address, events
 
 
 def test_a_receiver_that_the_environment_names_gets_inputs_outputs_and_columns(

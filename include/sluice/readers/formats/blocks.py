@@ -42,7 +42,7 @@ class Shape:
         """Whether each quoted field of whole records begins and ends where a field does.
 
         Split at quotes, every other piece is outside of them; an empty one stands in a doubled quote. (Not by an
-        expression: that of Python before 3.11.5 may take text for well formed that is not, gh-106052.)
+        expression with possessive repeats: Python 3.11.2 finds `"a"b` well formed by it, 3.11.7 does not.)
         """
         pieces = text.split(self.quote)
         if len(pieces) == 1 or len(pieces) % 2 == 0:
