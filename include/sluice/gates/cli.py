@@ -34,7 +34,7 @@ _STILL_FAILED = f"""
 select run_id
 from (
     select distinct on (gate, check_name, object) run_id, verdict, gate_result_id
-    {_RESULTS.replace("and (not %(failed)s or verdict <> 'pass')", "")}
+    {_RESULTS}
     order by gate, check_name, object, gate_result_id desc
 ) as latest
 where verdict not in ('pass', 'warn')
@@ -68,8 +68,9 @@ def show(
     wanted = {"run": run, "gate": gate, "on": on, "batch": batch, "failed": failed}
     with warehouse.connect() as connection:
         if run is None and batch is None:
-            found = (failed and connection.execute(_STILL_FAILED, wanted).fetchone()) or connection.execute(
-                f"select run_id {_RESULTS} order by gate_result_id desc limit 1", {**wanted, "failed": False}
+            every = {**wanted, "failed": False}
+            found = (failed and connection.execute(_STILL_FAILED, every).fetchone()) or connection.execute(
+                f"select run_id {_RESULTS} order by gate_result_id desc limit 1", every
             ).fetchone()
             if found is None:
                 typer.echo("No such check has run yet. Results appear after the first run: make run")
