@@ -38,9 +38,10 @@ help: ## Show this list
 run: $(VENV)/.run
 	@exec $(BIN)/python -m sluice.runtime.run $(if $(ONCE),--once)
 
-# All of them by two workers; what ARGS names, by one process, so that -x, --pdb and -s mean what they always do.
+# All of them by two workers; what ARGS names, by one process, so that -x, --pdb and -s mean what they always do. A
+# worker that crashed is not replaced: pytest-xdist gives the new one nothing to do, and waits for it for ever.
 test: $(VENV)/.dev
-	@exec $(BIN)/python -m pytest $(or $(ARGS),-n 2)
+	@exec $(BIN)/python -m pytest $(or $(ARGS),-n 2 --max-worker-restart=0)
 
 prove: $(VENV)/.dev
 	@exec $(BIN)/python -m tests.prove $(ARGS)

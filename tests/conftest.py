@@ -137,16 +137,32 @@ def warehouse(warehouse_url: str) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _private_state() -> Iterator[None]:
-    """No test reads or writes the state of a `make run` on this machine."""
+def _private_state() -> Iterator[dict[str, str]]:
+    """No test reads or writes the state of a `make run` on this machine. Gives our part of the environment."""
     directory = tempfile.mkdtemp(prefix="sluice-state-")
     before = os.environ.get("SLUICE_STATE_DIR")
     os.environ["SLUICE_STATE_DIR"] = directory
-    yield
+    yield _our_environment()
     os.environ.pop("SLUICE_STATE_DIR")
     if before:
         os.environ["SLUICE_STATE_DIR"] = before
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def _our_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(("SLUICE_", "AIRFLOW_", "DBT_"))}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_environment_left(_private_state: dict[str, str]) -> Iterator[None]:
+    """What a file's tests and fixtures set, they take back: the next file in this worker has sources of its own."""
+    yield
+    left = _our_environment()
+    for name in left.keys() | _private_state.keys():
+        os.environ.pop(name, None)
+    os.environ.update(_private_state)
+    names = sorted(name for name, _ in left.items() ^ _private_state.items())
+    assert not names, f"left in the environment: {', '.join(names)}"
 
 
 @contextmanager

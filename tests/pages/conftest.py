@@ -158,7 +158,7 @@ class Company:
             load(source, source.tables[name.split("_")[0]], RunContext(f"manual__{name}"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def company(postgres: PostgresForTests, _ledger_template: str) -> Iterator[Company]:
     """Loaded once; a test that changes it says so by loading a day of its own."""
     root = Path(tempfile.mkdtemp(prefix="sluice-test-pages-"))
@@ -188,7 +188,7 @@ def company(postgres: PostgresForTests, _ledger_template: str) -> Iterator[Compa
         shutil.rmtree(root, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def visit(company: Company) -> object:
     """`visit(name)`: a client in which this person has signed in; without a name, nobody has."""
     from sluice_airflow.pages.app import create_app
@@ -201,7 +201,7 @@ def visit(company: Company) -> object:
     return of
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def measured(company: Company) -> None:
     """A model that ran, lineage, profiles and sizes: as `operations` takes them, without dbt."""
     company.query(

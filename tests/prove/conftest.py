@@ -12,7 +12,7 @@ import pytest
 from tests.prove.machine import Machine
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def machine(postgres: object) -> Iterator[Machine]:
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="sluice-prove-") as root:
