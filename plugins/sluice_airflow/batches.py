@@ -87,26 +87,19 @@ class PublishOperator(_BatchOperator):
         return ids(self.batch_ids)
 
 
-_APPLIED = """
-select table_name, sum(rows_applied), sum(rows_deleted)
-from ops.batch
-where source = %s and run_id = %s and state in ('published', 'superseded') and rows_applied + rows_deleted > 0
-group by 1
-order by 1
-"""
-
-
 class AnnounceOperator(EngineOperator):
     """Tell the warehouse that a source has something new, or end as skipped when it has not.
 
+    What is new is what was published and not announced yet, by the ledger: by this run, by one that left it to others,
+    by one that was killed, or by a person's command. So it does not matter who is the last.
+
     One asset per source, not one per table: five tables that publish within seconds of each other start one
-    warehouse run, not two. Airflow writes no event for a skipped task, so a run that applied nothing wakes
+    warehouse run, not two. Airflow writes no event for a skipped task, so a run that finds nothing wakes
     nobody. It is a teardown: it also runs when one table failed, so that the others' rows go on, and it
     does not hide that failure, because Airflow decides the state of the run by the tasks before a teardown.
     A lost announcement delays, and loses nothing: the warehouse drains whatever is published, and has a
-    periodic run. A run of a backfill is quiet while others of the DAG wait behind it, so that ninety days
-    wake the warehouse once or twice and not ninety times; those that run when none waits any more announce
-    for all.
+    periodic run. A run of a backfill leaves it to those that wait behind it, whichever they are, so that ninety days
+    wake the warehouse once or twice and not ninety times.
     """
 
     def __init__(self, *, source: Source, **kwargs: Any) -> None:
@@ -114,22 +107,17 @@ class AnnounceOperator(EngineOperator):
         self.source = source
 
     def step(self, context: Any) -> None:
-        """Look in the ledger what this run applied."""
-        import psycopg
-
-        from sluice import settings
+        """Look in the ledger what nobody has announced."""
+        from sluice import warehouse
+        from sluice.loading.announcement import announce
 
         if is_backfill(context["dag_run"]):
             waiting = context["ti"].get_dr_count(dag_id=self.dag_id, states=["queued"])
             if waiting:
-                raise AirflowSkipException(
-                    f"A backfill with {waiting} more intervals to run; the last of them announce"
-                )
-            self.log.info("The last intervals of a backfill: the warehouse reads what all of it applied")
-            return
-        with psycopg.connect(settings.warehouse_url()) as connection:
-            rows = connection.execute(_APPLIED, (self.source.source, context["dag_run"].run_id)).fetchall()
-        if not rows:
-            raise AirflowSkipException("Nothing new: no batch of this run applied or deleted a row")
-        for table, applied, deleted in rows:
+                raise AirflowSkipException(f"{waiting} more runs wait behind this one of a backfill; they announce")
+        with warehouse.connect() as connection:
+            new = announce(connection, self.source.source, context["dag_run"].run_id)
+        if not new:
+            raise AirflowSkipException("Nothing new: all that was published is announced")
+        for table, applied, deleted in new:
             self.log.info("%s.%s: %s rows applied, %s deleted", self.source.source, table, applied, deleted)

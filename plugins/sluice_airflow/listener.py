@@ -1,4 +1,5 @@
-"""Hears of every task that failed for good, whichever DAG it is of, and opens its incident."""
+"""Hears of every task that failed for good, whichever DAG it is of, and opens its incident. Hears of every run that
+ended, too: it may be the last of a backfill."""
 
 from __future__ import annotations
 
@@ -20,6 +21,24 @@ def on_task_instance_failed(previous_state: Any, task_instance: Any, error: Any)
         _tell(task_instance, error)
     except Exception as problem:
         log.warning("no incident was opened: %s", type(problem).__name__)
+
+
+@hookimpl
+def on_dag_run_success(dag_run: Any, msg: str) -> None:
+    """Runs in the scheduler, which it must not hold up."""
+    _settle()
+
+
+@hookimpl
+def on_dag_run_failed(dag_run: Any, msg: str) -> None:
+    """As above."""
+    _settle()
+
+
+def _settle() -> None:
+    from sluice_airflow.backfill.settle import settle_soon
+
+    settle_soon()
 
 
 def _tell(task: Any, error: Any) -> None:

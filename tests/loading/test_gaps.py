@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import subprocess
+import sys
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -94,3 +99,56 @@ def test_a_late_unit_that_is_held_for_a_persons_word_is_not_filled_on_the_way(de
     assert filled.exit_code == 1
     assert "from 2026-01-02: held, since it came late; nothing was loaded" in filled.stderr
     assert held in found(delivered)
+
+
+def records(world: World) -> list[tuple]:
+    return world.query(
+        "select dag_id, range_start::date::text, range_end::date::text, intervals, state, runs_succeeded, runs_failed,"
+        " rows_applied, asked_by, reason, finished_at is not null from ops.backfill order by backfill_id"
+    )
+
+
+def test_filling_gaps_and_loading_past_days_are_backfills_with_who_what_why_and_how_they_ended(
+    delivered: World,
+) -> None:
+    who = getpass.getuser()
+    delivered.deliver("stock/2026-01-02.csv", "sku,pieces\nb,1\nc,1\n")
+    again = CliRunner().invoke(app, ["gaps", "shop", "--fill", "--yes", "--reason", "the second came at last"])
+    assert again.exit_code == 1, "the fifth is still broken"
+    past = ["load", "shop.stock", "--from", "2026-01-01", "--to", "2026-01-02"]
+    assert CliRunner().invoke(app, past).exit_code == 0
+    assert records(delivered) == [
+        ("sluice gaps shop", "2026-01-02", "2026-01-07", 5, "failed", 2, 1, 2, who, "the second came at last", True),
+        ("sluice load shop.stock", "2026-01-01", "2026-01-02", 2, "success", 1, 0, 0, who, None, True),
+    ]
+    assert CliRunner().invoke(app, ["load", "shop.stock"]).exit_code in (0, 1)
+    assert len(records(delivered)) == 2, "what is merely pending is no backfill"
+
+
+def test_a_load_of_past_days_that_is_killed_is_at_work_until_then_and_failed_afterwards(delivered: World) -> None:
+    reads = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import time; from sluice.cli import load\n"
+            "load.load_table = lambda *_: time.sleep(60)\n"
+            "from sluice.cli import app; app(['load', 'shop.stock', '--from', '2026-01-01', '--to', '2026-01-01'])",
+        ],
+        env=os.environ,
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not records(delivered):
+            delivered.warehouse.rollback()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert CliRunner().invoke(app, ["backfill", "list"]).exit_code == 0
+        assert [row[4] for row in records(delivered)] == ["running"]
+    finally:
+        reads.kill()
+        reads.wait()
+    deadline = time.monotonic() + 30
+    while [row[4] for row in records(delivered)] != ["failed"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+        assert CliRunner().invoke(app, ["backfill", "list"]).exit_code == 0

@@ -8,6 +8,7 @@ reprocess: completed       # none (default), failed, completed
 max_active_runs: 3
 run_backwards: false
 conf: {}
+rehearsed: …               # what --dry-run printed: it runs only if it would do the same
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from sluice import settings
+from sluice.backfill.rehearsal import PRINTED
 from sluice.errors import SluiceError
 
 
@@ -54,6 +56,9 @@ class Plan(BaseModel):
     max_active_runs: int = Field(default=3, ge=1, le=50)
     run_backwards: bool = False
     conf: dict[str, Any] = Field(default_factory=dict)
+    rehearsed: str | None = Field(
+        default=None, pattern=PRINTED, description="What --dry-run printed; it then runs only if it would do the same"
+    )
 
     @field_validator("start", "end", mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sluice import settings, warehouse
-from sluice.backfill import records
+from sluice.backfill import Asked, end_lost, records, without_airflow
 from sluice.backfill.gaps import Gap, gaps
 from sluice.cli.common import show, tables_named
 from sluice.declarations import Source, Table, load_folder
@@ -25,11 +26,12 @@ app = typer.Typer(no_args_is_help=True, help="Backfills that people asked for, a
 def list_backfills(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many, the latest first")] = 30,
 ) -> None:
-    """The latest backfills. `airflow dags backfill` makes one; `airflow sluice backfills` also settles ended ones."""
+    """The latest backfills: by `airflow dags backfill`, the web UI, `sluice load --from` and `sluice gaps --fill`."""
     with warehouse.connect() as connection:
+        end_lost(connection)
         rows = records(connection, limit)
     show(
-        ["backfill", "dag", "from", "to", "intervals", "reprocess", "state", "succeeded", "failed", "applied",
+        ["backfill", "what", "from", "to", "intervals", "reprocess", "state", "succeeded", "failed", "applied",
          "deleted", "asked by", "asked at", "finished at", "reason"],
         rows,
         empty="no backfill was asked for yet: airflow dags backfill --help",
@@ -42,6 +44,7 @@ def list_gaps(
         bool, typer.Option("--fill", help="Load what is missing, without Airflow; rehearses without --yes")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --fill: do it")] = False,
+    reason: Annotated[str, typer.Option(help="With --fill: why; kept in ops.backfill")] = "",
 ) -> None:
     """Intervals of dated files and resources that staging does not hold, and why. --fill loads them, but for those that
     are held: they came late, and wait for `sluice batch approve`. Of several files of a day one is enough.
@@ -63,7 +66,7 @@ def list_gaps(
     if not found:
         return
     if fill and yes:
-        _fill(tables, found)
+        _fill(tables, found, name, reason)
         left = _find(tables)
         print(f"{sum(gap.intervals for gap in left)} intervals are still missing" if left else "no gap is left")
         raise typer.Exit(1 if left else 0)
@@ -138,9 +141,8 @@ def _find(tables: list[tuple[Source, Table]]) -> list[Gap]:
     return found
 
 
-def _fill(tables: list[tuple[Source, Table]], found: list[Gap]) -> None:
-    by_name = {(source.source, table.name): (source, table) for source, table in tables}
-    run_id = f"gaps:{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+def _fill(tables: list[tuple[Source, Table]], found: list[Gap], name: str, reason: str) -> None:
+    """Load the gaps but for the held ones, and write that down in ops.backfill."""
     for gap in found:
         if gap.why == "held":
             print(
@@ -148,15 +150,34 @@ def _fill(tables: list[tuple[Source, Table]], found: list[Gap]) -> None:
                 "loaded. See: sluice batch list --state refused, then sluice batch approve",
                 file=sys.stderr,
             )
-            continue
-        source, table = by_name[gap.source, gap.table_name]
-        try:
-            done = load_table(source, table, RunContext(run_id, (gap.start, gap.end)))
-        except SluiceError as error:
-            print(f"{gap.source}.{gap.table_name}: {error}", file=sys.stderr)
-            continue
-        applied = sum(published.rows_applied for published in done)
-        print(
-            f"{gap.source}.{gap.table_name} from {gap.start:%Y-%m-%d}: {len(done)} units, {applied} rows",
-            file=sys.stderr,
-        )
+    missing = [gap for gap in found if gap.why != "held"]
+    if not missing:
+        return
+    by_name = {(source.source, table.name): (source, table) for source, table in tables}
+    run_id = f"gaps:{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    asked = Asked(
+        dag_id=f"sluice gaps {name}".strip(),
+        engine_id=None,
+        run_id=run_id,
+        range_start=min(gap.start for gap in missing),
+        range_end=max(gap.end for gap in missing) - timedelta(microseconds=1),
+        intervals=sum(gap.intervals for gap in missing),
+        reprocess="none",
+        asked_by=getpass.getuser(),
+        reason=reason or None,
+    )
+    with without_airflow(asked) as tally:
+        for gap in missing:
+            source, table = by_name[gap.source, gap.table_name]
+            try:
+                done = load_table(source, table, RunContext(run_id, (gap.start, gap.end)))
+            except SluiceError as error:
+                print(f"{gap.source}.{gap.table_name}: {error}", file=sys.stderr)
+                tally.failed += 1
+                continue
+            tally.succeeded += 1
+            applied = sum(published.rows_applied for published in done)
+            print(
+                f"{gap.source}.{gap.table_name} from {gap.start:%Y-%m-%d}: {len(done)} units, {applied} rows",
+                file=sys.stderr,
+            )

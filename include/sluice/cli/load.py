@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
 from sluice import warehouse
+from sluice.backfill import Asked, without_airflow
 from sluice.cli.common import show, tables_named
+from sluice.declarations import Source, Table
 from sluice.errors import SluiceError
 from sluice.loading import RunContext
 from sluice.loading import load as load_table
@@ -23,6 +27,7 @@ def load(
     end: Annotated[
         datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="… up to and with this day.")
     ] = None,
+    reason: Annotated[str, typer.Option(help="With --from: why; kept in ops.backfill")] = "",
 ) -> None:
     """Read what is pending of a source or a table, judge it and publish it. The same content again changes nothing.
 
@@ -32,7 +37,8 @@ def load(
     sluice load shop.inventory --from 2026-01-03 --to 2026-01-05
 
     \b
-    --from and --to read these days again, whatever the ledger knows of them.
+    --from and --to read these days again, whatever the ledger knows of them;
+    that is a backfill, and a row of `sluice backfill list`.
     What each unit became is said on stderr, the sums of each table on stdout.
     One table that fails holds up no other.
 
@@ -43,35 +49,68 @@ def load(
     """
     if (start is None) != (end is None) or (start and end and end < start):
         raise typer.BadParameter("give both --from and --to, the first not after the second")
+    if reason and not start:
+        raise typer.BadParameter("--reason goes with --from and --to")
     interval = (start.replace(tzinfo=UTC), end.replace(tzinfo=UTC) + timedelta(days=1)) if start and end else None
     run = RunContext(f"cli:{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", interval)
-    rows, failed = [], False
-    for source, table in tables_named(name):
+    tables = tables_named(name)
+    if not interval:
+        done = _load(tables, run)
+    else:
+        with without_airflow(
+            Asked(
+                dag_id=f"sluice load {name}",
+                engine_id=None,
+                run_id=run.run_id,
+                range_start=interval[0],
+                range_end=interval[1] - timedelta(microseconds=1),
+                intervals=(interval[1] - interval[0]).days,
+                reprocess="completed",
+                asked_by=getpass.getuser(),
+                reason=reason or None,
+            )
+        ) as tally:
+            done = _load(tables, run)
+            tally.failed = done.failed
+            tally.succeeded = len(tables) - done.failed
+    show(
+        ["table", "units", "read", "applied", "unchanged", "duplicate", "quarantined", "deleted"],
+        done.rows,
+        empty="nothing was loaded",
+    )
+    if done.failed:
+        raise typer.Exit(1)
+
+
+@dataclass
+class _Loaded:
+    rows: list[list] = field(default_factory=list)  # to be shown
+    failed: int = 0  # tables
+
+
+def _load(tables: list[tuple[Source, Table]], run: RunContext) -> _Loaded:
+    """Load one table after the other, and say of each what became of it."""
+    result = _Loaded()
+    for source, table in tables:
+        name = f"{source.source}.{table.name}"
         if sys.stderr.isatty():
-            print(f"{source.source}.{table.name} …", end="\r", file=sys.stderr, flush=True)
+            print(f"{name} …", end="\r", file=sys.stderr, flush=True)
         try:
             done = load_table(source, table, run)
-        except SluiceError as error:
-            name = f"{source.source}.{table.name}"  # most messages name it themselves
+        except SluiceError as error:  # most messages name the table themselves
             print(error if name in str(error) else f"{name}: {error}", file=sys.stderr)
-            failed = True
+            result.failed += 1
             if published := _say_units(run, source.source, table.name):  # the others are, all the same
-                rows.append([f"{source.source}.{table.name}", len(published), *map(sum, zip(*published, strict=True))])
+                result.rows.append([name, len(published), *map(sum, zip(*published, strict=True))])
             continue
-        print(f"{source.source}.{table.name}: {_unit_count(len(done), run)}", file=sys.stderr)
+        print(f"{name}: {_unit_count(len(done), run)}", file=sys.stderr)
         _say_units(run, source.source, table.name)
         counts = [
             sum(getattr(p, f"rows_{what}") for p in done)
             for what in ("read", "applied", "unchanged", "duplicate", "quarantined", "deleted")
         ]
-        rows.append([f"{source.source}.{table.name}", len(done), *counts])
-    show(
-        ["table", "units", "read", "applied", "unchanged", "duplicate", "quarantined", "deleted"],
-        rows,
-        empty="nothing was loaded",
-    )
-    if failed:
-        raise typer.Exit(1)
+        result.rows.append([name, len(done), *counts])
+    return result
 
 
 _FEW_UNITS = 20

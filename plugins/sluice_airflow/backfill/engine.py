@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from typing import NamedTuple
 
 from sluice.backfill import Asked
 from sluice.errors import SluiceError
@@ -21,8 +22,15 @@ POLL = 2.0  # seconds
 _CLOSES_WITHIN = 60.0  # seconds; the scheduler closes a finished backfill up to half a minute later
 
 
-def rehearse(request: Request) -> list[datetime]:
-    """Logical dates of the runs that Airflow would make. Raises `Misuse` where some lie before the DAG's start, for
+class Planned(NamedTuple):
+    """A run that Airflow would make: its logical date, and the interval that it reads."""
+
+    when: datetime
+    interval: tuple[datetime, datetime] | None
+
+
+def rehearse(request: Request) -> list[Planned]:
+    """The runs that Airflow would make. Raises `Misuse` where some lie before the DAG's start, for
     which Airflow would make runs that have nothing to read: 46,000 for a year that was mistyped as 1900."""
     from airflow.models.backfill import ReprocessBehavior, _do_dry_run
     from airflow.models.serialized_dag import SerializedDagModel
@@ -48,7 +56,10 @@ def rehearse(request: Request) -> list[datetime]:
                 session=session,
             )
         )
-    return [info.logical_date or info.partition_date for info in infos]
+    return [
+        Planned(info.logical_date or info.partition_date, info.data_interval and tuple(info.data_interval))
+        for info in infos
+    ]
 
 
 def create(request: Request) -> int:
@@ -141,6 +152,16 @@ def known() -> list[Asked]:
             )
             for made, count in session.execute(select(Backfill, intervals).order_by(Backfill.id))
         ]
+
+
+def is_open(engine_id: int) -> bool:
+    """Whether Airflow has not closed it: for its first moments it has no runs yet."""
+    from airflow.models.backfill import Backfill
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        made = session.get(Backfill, engine_id)
+        return made is not None and made.completed_at is None
 
 
 def refuse_if_paused(dag_id: str) -> None:

@@ -65,6 +65,7 @@ class Request:
     max_active_runs: int = 3
     reason: str | None = None
     plan: str | None = None
+    rehearsed: str | None = None  # what a plan says that its rehearsal found
 
 
 def requests_of(args: Namespace) -> list[Request]:
@@ -128,6 +129,7 @@ def _planned(path: Path) -> Request:
         max_active_runs=plan.max_active_runs,
         reason=plan.reason,
         plan=str(path),
+        rehearsed=plan.rehearsed,
     )
 
 

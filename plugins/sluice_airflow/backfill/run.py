@@ -8,14 +8,19 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from airflow.utils.cli import action_cli
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
 from sluice_airflow.backfill import engine
 from sluice_airflow.backfill.request import Misuse, Request, requests_of
+from sluice_airflow.backfill.settle import ledger, settle, settle_all
 from sluice_airflow.mended import mend_clearing
+
+if TYPE_CHECKING:
+    from sluice.backfill.rehearsal import Rehearsal
 
 
 @action_cli
@@ -38,21 +43,13 @@ def backfill(args: Namespace) -> None:
 @providers_configuration_loaded
 def backfills(args: Namespace) -> None:
     """Entry point of `airflow sluice backfills`: write down what the web UI made and what has ended, then list."""
-    from sluice.backfill import forget, is_recorded, open_records, records, start
+    from sluice.backfill import records
     from sluice.cli.common import show
 
-    with _plain_errors(), _ledger() as connection:
-        made = {(each.engine_id, each.dag_id, each.range_start): each for each in engine.known()}
-        for this, asked in made.items():
-            if not is_recorded(connection, *this):
-                start(connection, asked)
-        for this in open_records(connection):
-            if this in made:
-                _settle(this[0], connection)
-            else:
-                forget(connection, this[0])
+    with _plain_errors(), ledger() as connection:
+        settle_all(connection)
         show(
-            ["backfill", "dag", "from", "to", "intervals", "reprocess", "state", "succeeded", "failed", "applied",
+            ["backfill", "what", "from", "to", "intervals", "reprocess", "state", "succeeded", "failed", "applied",
              "deleted", "asked by", "asked at", "finished at", "reason"],
             records(connection),
             empty="no backfill was asked for yet: airflow dags backfill --help",
@@ -68,11 +65,17 @@ def _one(request: Request, args: Namespace) -> int:
         print(f"{request.dag_id}: nothing to run from {span}{hint}")
         return 0
     print(f"{request.dag_id}: {len(planned)} intervals from {span}, at most {request.max_active_runs} at once")
-    for when in planned if args.dry_run or len(planned) <= 5 else [*planned[:3], None, planned[-1]]:
-        print(f"  {when:%Y-%m-%d %H:%M} UTC" if when else "  …")
+    for each in planned if args.dry_run or len(planned) <= 5 else [*planned[:3], None, planned[-1]]:
+        print(f"  {each.when:%Y-%m-%d %H:%M} UTC" if each else "  …")
     if args.dry_run:
+        if request.plan:
+            found = _found(request, planned)
+            print(f"{found.files} files to read. A line for the plan, which then runs only if it would do the same:")
+            print(f"rehearsed: {found}")
         print("A rehearsal: nothing was run.")
         return 0
+    if request.rehearsed:
+        _found(request, planned).must_be(request.rehearsed, f"airflow dags backfill --plan {request.plan} --dry-run")
     if request.reprocess != "none" and not args.yes and not _agreed(request):
         print("Nothing was run.")
         return 1
@@ -84,6 +87,16 @@ def _one(request: Request, args: Namespace) -> int:
         print("Not waiting. How far it is: airflow sluice backfills")
         return 0
     return _wait(engine_id, request.dag_id)
+
+
+def _found(request: Request, planned: list[engine.Planned]) -> Rehearsal:
+    """What running the plan now would do."""
+    from sluice.backfill.rehearsal import rehearse
+    from sluice_airflow.connections import use_airflow_connections
+
+    use_airflow_connections()
+    said = {name: value for name, value in asdict(request).items() if name not in ("reason", "plan", "rehearsed")}
+    return rehearse(said, [each.interval or (each.when, each.when) for each in planned])
 
 
 def _agreed(request: Request) -> bool:
@@ -118,8 +131,8 @@ def _wait(engine_id: int, dag_id: str) -> int:
     failed = [run_id for run_id, state in runs if state == "failed"]
     for run_id in failed[:10]:
         print(f"failed: {run_id}")
-    with _ledger() as connection:
-        outcome = _settle(engine_id, connection)
+    with ledger() as connection:
+        outcome = settle(engine_id, connection)
     if outcome is not None:
         print(f"{outcome.rows_applied} rows applied, {outcome.rows_deleted} deleted in staging; the warehouse follows")
     if failed:
@@ -127,20 +140,10 @@ def _wait(engine_id: int, dag_id: str) -> int:
     return 1 if failed else 0
 
 
-@contextmanager
-def _ledger() -> Iterator[Any]:
-    from sluice import warehouse
-    from sluice_airflow.connections import use_airflow_connections
-
-    use_airflow_connections()
-    with warehouse.connect() as connection:
-        yield connection
-
-
 def _record(request: Request, engine_id: int, intervals: int) -> None:
     from sluice.backfill import Asked, start
 
-    with _ledger() as connection:
+    with ledger() as connection:
         start(
             connection,
             Asked(
@@ -153,21 +156,9 @@ def _record(request: Request, engine_id: int, intervals: int) -> None:
                 asked_by=engine.user() or "unknown",
                 reason=request.reason,
                 plan=request.plan,
+                rehearsed=request.rehearsed,
             ),
         )
-
-
-def _settle(engine_id: int, connection: Any) -> Any:
-    """Write down the end of a backfill, if it has ended."""
-    from sluice.backfill import finish, forget
-
-    runs = engine.runs(engine_id)
-    if not runs:
-        return forget(connection, engine_id)
-    if any(state not in engine.ENDED for _, state in runs):
-        return None
-    by_state = {wanted: [run_id for run_id, state in runs if state == wanted] for wanted in engine.ENDED}
-    return finish(connection, engine_id, by_state["success"], by_state["failed"])
 
 
 def _clear(request: Request, args: Namespace) -> int:
