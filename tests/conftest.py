@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from dbt_common.behavior_flags import BehaviorFlagRendered
 from psycopg import sql
 
 from sluice.runtime.ports import free_port
@@ -26,6 +27,13 @@ _WAREHOUSE = "warehouse"  # the same name in every test: dbt parses a project an
 def pytest_configure() -> None:
     """A run that is ended from outside, by CI's limit for instance, stops its servers as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    quicken_dbt()
+
+
+def quicken_dbt() -> None:
+    """dbt walks the stack through every loaded module for a label of its flags (`warm_dbt` says more): in a process
+    that has run a hundred commands, that is most of the time of the next."""
+    BehaviorFlagRendered._default_source = staticmethod(lambda: "dbt.adapters")  # type: ignore[method-assign]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from dbt.cli.main import dbtRunner
 
@@ -62,9 +60,10 @@ def _declared(_shared: tuple[Small, str]) -> Small:
     path.write_text(text.replace("'infinity', true from", "'infinity', true, true from"))
     path = project.folder / "snapshots" / "snap.yml"
     path.write_text(path.read_text().rstrip() + HISTORY)
-    os.environ["SLUICE_SCHEMA_PREFIX"] = ""
     options = ["--project-dir", str(project.folder), "--profiles-dir", str(ROOT / "dbt_project"), "--quiet"]
-    project.manifests[""] = dbtRunner().invoke(["parse", *options]).result
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLUICE_SCHEMA_PREFIX", "")
+        project.manifests[""] = dbtRunner().invoke(["parse", *options]).result
     return project
 
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, seed, settings
 
 from sluice.runtime.ports import free_port
 from sluice.runtime.postgres import EmbeddedPostgres
+from tests.conftest import quicken_dbt
 from tests.prove.machine import Machine
 from tests.prove.streams import Example, examples
 
@@ -23,6 +24,7 @@ def main() -> int:
     parser.add_argument("examples", nargs="?", type=int, default=200, help="how many stories (200)")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3)), help="tell the same stories again")
     asked = parser.parse_args()
+    quicken_dbt()
     with tempfile.TemporaryDirectory(prefix="sluice-prove-") as root:
         Path(root).chmod(0o755)
         os.environ["SLUICE_STATE_DIR"] = f"{root}/state"
