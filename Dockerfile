@@ -49,6 +49,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     AIRFLOW__LOGGING__COLORED_CONSOLE_LOG=False \
     AIRFLOW__COSMOS__CACHE_DIR=/tmp/cosmos \
     AIRFLOW__COSMOS__ENABLE_TELEMETRY=False \
+    AIRFLOW__OPENLINEAGE__NAMESPACE=default \
     AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False \
     DBT_LOG_PATH=/tmp/dbt/logs \
     DBT_PROFILES_DIR=/opt/sluice/dbt_project \

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from sluice import settings
 from sluice.cli import app
 from sluice.gates import judge_layer
 
@@ -36,6 +37,7 @@ FAULTS = [
     ("\n      - {type: expect_column_values_to_be_unique, column: date_key, severity: block}", " []", 4,
      "tables.marts.dim_date.expect: expect is empty"),
     ("key: [", "keys: [", 3, "tables.marts.dim_date.keys: is not a field here; did you mean key?"),
+    ("key: [date_key]", "key: [date_key, email]", 3, "tables.marts.dim_date.key: email is marked personal"),
     ("marts.dim_date", "dim_date", 2, "tables.dim_date: dim_date does not name a table with its schema"),
     ("reconcile:", "reconcil:", 6, "reconcil: is not a field here; did you mean reconcile?"),
     ("right:", "rigth:", 11, "reconcile.0.rigth: is not a field here; did you mean right?"),
@@ -80,6 +82,28 @@ def test_a_fault_of_one_layers_file_is_an_error_at_its_gate_which_blocks(folder,
     assert warehouse.execute(
         "select verdict, severity from ops.gate_result where check_name = 'expectations_are_readable'"
     ).fetchall() == [("error", "block")]
+
+
+def test_a_key_may_not_be_a_column_that_its_models_yaml_marks_as_personal_nor_one_of_its_log(folder, monkeypatch):
+    models = folder / "home/dbt_project/models/marts"
+    models.mkdir(parents=True)
+    (models / "dim_date.yml").write_text(
+        "models:\n  - name: dim_date\n    columns:\n      - name: date_key\n        config: {meta: {personal: true}}\n"
+    )
+    monkeypatch.setenv("SLUICE_SOURCES_DIR", str(settings.sources_dir()))
+    monkeypatch.setenv("SLUICE_HOME", str(folder / "home"))
+    path = folder / "marts.yml"
+    path.write_text(GOOD)
+    assert f"{path}:3: tables.marts.dim_date.key: date_key is marked personal" in validate(1)
+    path.write_text(GOOD.replace("dim_date", "dim_customer"))
+    validate(0)
+    path.unlink()
+    # the events' log marks customer_id, that of the orders does not
+    path = folder / "staging.yml"
+    path.write_text(GOOD.replace("marts.dim_date", "staging.shop__clickstream").replace("date_key", "customer_id"))
+    assert f"{path}:3: tables.staging.shop__clickstream.key: customer_id is marked personal" in validate(1)
+    path.write_text(GOOD.replace("marts.dim_date", "staging.shop__orders").replace("date_key", "customer_id"))
+    validate(0)
 
 
 def test_good_files_have_no_fault_and_one_that_no_gate_reads_is_one(folder, monkeypatch):

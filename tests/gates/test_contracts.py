@@ -187,9 +187,12 @@ def test_a_log_is_compared_again_when_something_was_published_and_both_sides_mea
     assert judged("r1") == [("pass",)]
     world.warehouse.execute("update ops.batch set published_at = published_at - interval '2 hours'")
     assert judged("r2") == [("pass",)], "nothing was published since, which is a result of this run, too"
-    assert world.query("select message from ops.gate_result where check_name = 'agree' and run_id = 'r2'") == [
-        ("unchanged since this passed",)
-    ]
+    ((told,),) = world.query("select message from ops.gate_result where check_name = 'agree' and run_id = 'r2'")
+    assert told.startswith("unchanged since this passed by rule ")
+    text = path.read_text()
+    path.write_text(text.replace("select 2,", "select 3,"))
+    assert judged("other") == [("fail",)], "what passed by another rule is no pass of this one"
+    path.write_text(text)
     deliver(world, "b", "3,c@x,new,7\n")
     assert judged("r3") == [("fail",)]
     assert judged("r4") == [("fail",)], "what failed is asked again"

@@ -463,6 +463,9 @@ def test_set_corrects_one_row_and_refuses_to_correct_whatever_comes(world: World
     world.deliver("sales/2026-01-01.csv", "id,kind,buyer\n1,wob,ann\n2,fux,bob\n")
     world.load("sales")
     (number,) = world.query("select min(quarantine_id) from ops.quarantine")[0]
+    said = run(app, ["quarantine", "replay", "--row", str(number)]).output
+    assert "no row would pass, so there is nothing to replay" in said
+    assert "--yes" not in said
     chosen = ["quarantine", "replay", "--row", str(number), "--set", "kind=web"]
     assert "1 rows would be replayed" in run(app, chosen).output
     assert world.query("select count(*) from staging.shop__sales") == [(0,)]
@@ -503,4 +506,4 @@ def test_lists_are_narrowed_by_every_filter(world: World) -> None:
         (Where(since=datetime(2999, 1, 1, tzinfo=UTC)), 0),
     ):
         assert sum(group.rows for group in quarantine.groups(where, limit=10)) == rows, where
-    assert run(app, ["quarantine", "list", "--state", "opened"]).exit_code == 1
+    assert run(app, ["quarantine", "list", "--state", "opened"]).exit_code == 2

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from typer.testing import CliRunner
+
+from sluice.cli import app
 from tests.pages.conftest import Company
 
 
@@ -44,6 +47,15 @@ def test_batches_are_found_by_table_state_and_day_and_older_ones_by_page(company
     every = [each["batch_id"] for each in viewer.get("/api/batches").json()]
     first = viewer.get("/api/batches", params={"limit": 1}).json()[0]["batch_id"]
     assert [each["batch_id"] for each in viewer.get("/api/batches", params={"before": first}).json()] == every[1:]
+
+
+def test_rows_of_a_refused_batch_are_not_called_lost(company: Company, visit: Any) -> None:
+    ((batch_id, read),) = company.query("select batch_id, rows_read from ops.batch where state = 'refused'")
+    html = visit("viewer").get(f"/batches/{batch_id}").text
+    assert "nothing was published" in html
+    told = CliRunner().invoke(app, ["batch", "show", str(batch_id)]).stdout
+    assert f"{read} read: nothing of it was published" in told
+    assert "nowhere" not in html + told
 
 
 def test_a_batch_that_is_not_there_and_a_filter_that_is_none_say_so(visit: Any) -> None:

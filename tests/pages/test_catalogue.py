@@ -140,3 +140,9 @@ def test_the_command_line_adds_up_the_books_of_a_table_as_the_page_does(company:
     told = CliRunner().invoke(app, ["batch", "list", "shop.orders", "--day", f"{datetime.now(UTC):%F}"]).stdout
     assert f"the last 30 days: {books['read']} read = {books['applied']} applied" in told
     assert visit("stranger").get("/api/batches/totals", params={"table": "shop.orders"}).status_code == 403
+
+
+def test_each_table_of_a_lineage_stands_under_its_heading() -> None:
+    heads, *rows = CliRunner().invoke(app, ["lineage", "shop.orders"]).stdout.splitlines()
+    assert heads == "table\twhere"
+    assert "staging.shop__orders\tdownstream" in rows

@@ -197,7 +197,12 @@ def test_what_can_not_be_declared_is_refused_and_everything_stays(home: Home, tm
 
     rows = "".join(f"{n % 3},{n % 2}\n" for n in range(9))
     assert "no key was found for a" in (said := refused("a.csv", "kind,state\n" + rows))
-    assert "--key" in said
+    assert "kind and state together are unique, perhaps by chance (and 3 rows are equal" in said
+    moves = "store,kind,amount\n" + "".join(f"{n % 7},{n % 2},{n % 50}.5\n" for n in range(300))
+    key = refused("m.csv", moves).rpartition("--key ")[2]
+    assert key == "store,amount", "the advice is tried on the rows, too"
+    holes = "kind,note\n" + "".join(f"{n % 3},{n or ''}\n" for n in range(9))
+    assert "no --key would be unique" in refused("h.csv", holes)
     assert "no column of a" in refused("a.csv", "kind,state\n" + rows, "--key", "nope")
     assert "holds values and no names" in refused("b.csv", "1,2026-01-01\n2,2026-01-02\n")
     assert "UTF-16" in refused("c.csv", "id\n1\n".encode("utf-16"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 
 from sluice import settings
 
@@ -19,9 +20,14 @@ LOG = "log"
 
 def channels() -> dict[str, str]:
     """Names and URLs, from the environment or what `make run` wrote; the log is always one."""
-    known = {**settings.written_environment(), **os.environ}
-    found = {name.removeprefix(PREFIX).lower(): url for name, url in known.items() if name.startswith(PREFIX) and url}
-    return {LOG: "", **found}
+    return {LOG: "", **named(settings.written_environment()), **named(os.environ)}
+
+
+def named(variables: Mapping[str, str]) -> dict[str, str]:
+    """Names and URLs of the channels among these variables."""
+    return {
+        name.removeprefix(PREFIX).lower(): url for name, url in variables.items() if name.startswith(PREFIX) and url
+    }
 
 
 def send(name: str, url: str, title: str, body: str) -> str | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import getpass
 import logging
+import os
 import signal
+import sys
 import threading
 from datetime import timedelta
 from typing import Annotated
@@ -12,7 +14,7 @@ from typing import Annotated
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from sluice import warehouse
+from sluice import settings, warehouse
 from sluice.alerts import channels as known_channels
 from sluice.alerts import outbox, watcher
 from sluice.alerts.incidents import KINDS
@@ -176,16 +178,28 @@ def unsilence(silence: Annotated[int, typer.Argument(help="Number of the silence
 def list_channels(
     test: Annotated[bool, typer.Option("--test", help="Send a message by each, now")] = False,
 ) -> None:
-    """The channels that are set, and whether they take messages. Exit code 1 if a test was not taken."""
+    """The channels that are set, and whether they take messages. Exit code 1 if a test was not taken.
+
+    They are read from this shell, and from what `make run` was started with.
+    """
     failed = False
     rows = []
+    here = known_channels.named(os.environ)
     for name, url in known_channels.channels().items():
         problem = None
         if test:
             problem = known_channels.send(name, url, "[test] Sluice", "A test of this channel; nothing is wrong.")
             failed = failed or problem is not None
-        rows.append([name, url.split(":", 1)[0] or "the log of the watcher", problem or ("taken" if test else "")])
-    print_table(["channel", "kind", "test"], rows, empty="")
+        place = "" if name == known_channels.LOG else "this shell" if name in here else "make run"
+        rows.append(
+            [name, url.split(":", 1)[0] or "the log of the watcher", place, problem or ("taken" if test else "")]
+        )
+    print_table(["channel", "kind", "set in", "test"], rows, empty="")
+    print(
+        f"read from {known_channels.PREFIX}<NAME> in this shell, and from {settings.state_dir() / 'env.json'}, where "
+        "make run writes those that it was started with. The watcher knows no others: to add one, start it again",
+        file=sys.stderr,
+    )
     if failed:
         raise typer.Exit(1)
 

@@ -20,6 +20,7 @@ from sluice.cli import (
     rebuild,
     reports,
     source,
+    sql,
     verify,
 )
 from sluice.errors import SluiceError
@@ -46,6 +47,7 @@ app.command("gaps")(backfill.list_gaps)
 app.command("lateness")(backfill.list_lateness)
 app.command()(verify.verify)
 app.command()(erase.erase)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(sql.sql)
 app.command()(reports.board)
 app.command()(reports.lineage)
 app.command()(reports.catalogue)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sluice import warehouse
-from sluice.cli.common import Json, print_json, show
+from sluice.cli.common import Json, must_be_known, print_json, show
 from sluice.errors import SluiceError
 from sluice.loading import approval
 from sluice.loading.batch import STATES
@@ -33,6 +33,7 @@ def list_batches(
     """The latest batches with their books; of one table also those of the last 30 days together."""
     if state and state not in STATES:
         raise typer.BadParameter(f"{state} is not a state of a batch; those are {', '.join(STATES)}")
+    must_be_known(name)
     source, _, table = name.partition(".")
     found = flow.batches(flow.Wanted(source, table, state, day.date() if day else None, before), limit=limit)
     if as_json:
@@ -53,10 +54,20 @@ def list_batches(
             ]
             for line in found
         ],
-        empty="no batch yet; `sluice load <source>` or an ingest DAG makes one",
+        empty=_none(name, state, narrowed=bool(day or before)),
     )
     if table and found:
         print(f"the last 30 days: {_added_up(flow.totals(source, table))}")
+
+
+def _none(name: str, state: str, *, narrowed: bool) -> str:
+    """Why a list is empty: nothing is so, or nothing was loaded yet."""
+    of = f" of {name}" if name else ""
+    if narrowed:
+        return f"no batch{of} matches"
+    if state:
+        return f"no batch{of} is {state}"
+    return f"no batch{of} yet; `sluice load {name or '<source>'}` or an ingest DAG makes one"
 
 
 @app.command("show")
@@ -73,7 +84,7 @@ def show_batch(
     print(f"batch {batch_id} of {line.source}.{line.table_name}, {line.unit}: {line.state}")
     if line.verdict:
         print(line.verdict)
-    print(_added_up(line.books))
+    print(_added_up(line.books, published=line.published_at is not None))
     show(
         ["model", "run", "committed", "written", "removed"],
         [[h.model, h.run_id or h.state, h.committed_at, h.inserted, h.deleted] for h in found.hops],
@@ -89,7 +100,9 @@ def show_batch(
         show(["code", "column", "reason", "state", "rows"], rows, empty="")
 
 
-def _added_up(books: flow.Books) -> str:
+def _added_up(books: flow.Books, *, published: bool = True) -> str:
+    if books.missing and not published:
+        return f"{books.read} read: nothing of it was published"
     parts = " + ".join(f"{rows} {name}" for name, rows in books.parts)
     told = "it adds up" if books.missing == 0 else f"{books.missing} rows are nowhere"
     return f"{books.read} read = {parts}: {told}; {books.deleted} tombstones"

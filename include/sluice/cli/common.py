@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from sluice import settings
+from sluice import settings, warehouse
 from sluice.declarations import Source, Table, load_folder
 
 Json = Annotated[bool, typer.Option("--json", help="For a program")]
@@ -31,6 +31,20 @@ def tables_named(name: str) -> list[tuple[Source, Table]]:
     if table_name and table_name not in source.tables:
         raise typer.BadParameter(f"{source_name} has no table {table_name}; it has {', '.join(source.tables)}")
     return [(source, table) for table in source.tables.values() if table_name in ("", table.name)]
+
+
+def must_be_known(name: str) -> None:
+    """Refuse a source or table that is neither declared nor in the ledger, which keeps those that once were."""
+    source, _, table = name.partition(".")
+    declared = load_folder(settings.sources_dir()).sources.get(source)
+    if not name or (declared and table in ("", *declared.tables)):
+        return
+    with warehouse.connect() as connection:
+        known = connection.execute(
+            "select exists (select from ops.batch where source = %s and %s in ('', table_name))", [source, table]
+        ).fetchone()
+    if known != (True,):
+        tables_named(name)
 
 
 def print_json(value: Any) -> None:

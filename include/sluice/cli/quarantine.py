@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sluice.cli.common import Json, print_json, show
+from sluice.cli.common import Json, must_be_known, print_json, show
 from sluice.errors import SluiceError
 from sluice.loading import quarantine, replay
 from sluice.loading.quarantine import Masker, Rejected, Where
@@ -46,6 +46,9 @@ def _where(
     since: datetime | None,
     ids: list[int] | None = None,
 ) -> Where:
+    must_be_known(name)
+    if state and state not in quarantine.STATES:
+        raise typer.BadParameter(f"{state} is not a state of a rejected row; those are {', '.join(quarantine.STATES)}")
     source, _, table = name.partition(".")
     since = since.replace(tzinfo=UTC) if since else None
     return Where(source, table, code, column, state, batch, since, tuple(ids) if ids else None)
@@ -206,7 +209,9 @@ def replay_rows(
         if r.note:
             print(f"batch {r.batch_id}: {r.note}")
     passed = sum(r.passed for r in results)
-    if not yes:
+    if not yes and not passed:
+        print("a rehearsal: no row would pass, so there is nothing to replay. Mend the contract, or correct the rows")
+    elif not yes:
         print(f"a rehearsal: nothing was changed. {passed} rows would be replayed; to do it add --yes --reason …")
     elif not passed:
         raise SluiceError("no row passes; nothing was replayed")

@@ -75,7 +75,7 @@ def lineage(
             print_json({"table": name, "upstream": up, "downstream": down})
         else:
             rows = [["upstream", each] for each in up] + [["downstream", each] for each in down]
-            show(["where", "table"], [[each, where] for where, each in rows], empty=f"nothing feeds or reads {name}")
+            show(["table", "where"], [[each, where] for where, each in rows], empty=f"nothing feeds or reads {name}")
         return
     table, _, column = name.rpartition(".")
     traced = lineages.trace(found, table, column)

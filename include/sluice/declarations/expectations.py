@@ -11,14 +11,14 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from sluice import settings
 from sluice.declarations.base import Declared, Name
 from sluice.declarations.layers import LAYERS
-from sluice.declarations.load import DeclarationError, Fault, read_as
+from sluice.declarations.load import DeclarationError, Fault, line_of, load_folder, read_as, tree_of
 
 Severity = Literal["block", "warn"]
 
@@ -105,7 +105,56 @@ def load_expectations(path: Path) -> LayerExpectations:
     fault."""
     if not path.is_file():
         return LayerExpectations()
-    return read_as(path, LayerExpectations, "expectations", "a layer's expectations: tables, reconcile")
+    said = read_as(path, LayerExpectations, "expectations", "a layer's expectations: tables, reconcile")
+    if faults := _personal_keys(path, said):
+        raise DeclarationError(faults)
+    return said
+
+
+def _personal_keys(path: Path, said: LayerExpectations) -> list[Fault]:
+    """Keys that speak of a person: samples of failing rows are kept, with the values of the key."""
+    return [
+        Fault(
+            str(path),
+            line_of(path, ["tables", relation, "key"]),
+            f"tables.{relation}.key",
+            f"{column} is marked personal, and the keys of failing rows are kept in the ledger; name columns that "
+            "speak of nobody, or leave key out",
+        )
+        for relation, table in said.tables.items()
+        for column in table.key
+        if _is_personal(relation.partition(".")[2], column)
+    ]
+
+
+def _is_personal(table: str, column: str) -> bool:
+    """Whether a column of a change log or a model holds what a declaration or the model's YAML marks as personal. A
+    model that forgot to mark its copy has it by its name, unless that name is also one of something else."""
+    sources = load_folder(settings.sources_dir()).sources.values()
+    declared = [each for source in sources for each in source.tables.values() if column in each.columns]
+    if logs := [each for each in declared if each.log_name == table]:
+        return logs[0].columns[column].personal
+    marked = bool(declared) and all(each.columns[column].personal for each in declared)
+    return marked or column in _marked_by_dbt(table)
+
+
+def _marked_by_dbt(model: str) -> set[str]:
+    """The columns of a model that its YAML marks. Read from the files: `sluice validate` needs no manifest."""
+    found: set[str] = set()
+    for path in (settings.home() / "dbt_project").glob("[ms]*/**/*.yml"):  # models, snapshots, seeds
+        text = path.read_text(encoding="utf-8")
+        if "personal" not in text or model not in text:
+            continue
+        with suppress(Exception):  # a broken one is dbt's to tell
+            tree = tree_of(text)
+            for node in [*tree.get("models", ()), *tree.get("snapshots", ()), *tree.get("seeds", ())]:
+                if node["name"] == model:
+                    found |= {each["name"] for each in node.get("columns", ()) if _meta(each).get("personal")}
+    return found
+
+
+def _meta(column: dict[str, Any]) -> dict[str, Any]:
+    return {**(column.get("meta") or {}), **((column.get("config") or {}).get("meta") or {})}
 
 
 def connections_of_the_gates() -> frozenset[str]:

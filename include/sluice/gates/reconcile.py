@@ -7,6 +7,7 @@ far that table was read, on both sides the same.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -31,7 +32,7 @@ def check_reconciliations(
     """Compare what is declared for a layer. A side that can't be asked is an error, which is no pass. What need not be
     compared again has a result of this run all the same, so that an absent one always means something."""
     return [
-        Check(wanted.name, wanted.on, "pass", wanted.severity, message="unchanged since this passed")
+        Check(wanted.name, wanted.on, "pass", wanted.severity, message=f"unchanged since this passed {_rule(wanted)}")
         if _kept(connection, run_id, wanted)
         else _check(connection, wanted)
         for wanted in declared
@@ -40,7 +41,8 @@ def check_reconciliations(
 
 def _kept(connection: psycopg.Connection, run_id: str, wanted: Reconciliation) -> bool:
     """Whether the relation is as it was when the two agreed: a model that this run left unchanged, or a change log to
-    which nothing was published since, nor in the hour before: a publication may be committed after its time."""
+    which nothing was published since, nor in the hour before: a publication may be committed after its time. And by the
+    same rule."""
     if not wanted.when_changed:
         return False
     return bool(
@@ -48,7 +50,8 @@ def _kept(connection: psycopg.Connection, run_id: str, wanted: Reconciliation) -
             """
             select exists (
                 select from ops.gate_result
-                where object = %(on)s and check_name = %(name)s and verdict = 'pass' and checked_at > coalesce(
+                where object = %(on)s and check_name = %(name)s and verdict = 'pass'
+                    and strpos(message, %(rule)s) > 0 and checked_at > coalesce(
                     (select max(committed_at) from ops.model_run where relation = %(on)s and state = 'success'),
                     (
                         select max(published_at) + interval '1 hour' from ops.batch
@@ -60,9 +63,15 @@ def _kept(connection: psycopg.Connection, run_id: str, wanted: Reconciliation) -
                 select from ops.model_run where run_id = %(run)s and relation = %(on)s and state = 'unchanged'
             ))
             """,
-            {"run": run_id, "on": wanted.on, "name": wanted.name},
+            {"run": run_id, "on": wanted.on, "name": wanted.name, "rule": _rule(wanted)},
         ).fetchone()[0]  # type: ignore[index]
     )
+
+
+def _rule(wanted: Reconciliation) -> str:
+    """Names what was compared, and how closely: another query or tolerance is compared anew."""
+    text = wanted.model_dump_json(include={"left", "right", "tolerance"})
+    return f"by rule {hashlib.md5(text.encode()).hexdigest()[:8]}"
 
 
 def _check(connection: psycopg.Connection, wanted: Reconciliation) -> Check:
@@ -84,7 +93,7 @@ def _check(connection: psycopg.Connection, wanted: Reconciliation) -> Check:
         outcome="fail" if off else "pass",
         observed=_told(right),
         bound=_told(left) + (f" within {wanted.tolerance:.2%}" if wanted.tolerance else ""),
-        message=f"column {', '.join(map(str, off))} differs" if off else None,
+        message=f"column {', '.join(map(str, off))} differs" if off else _rule(wanted),
     )
 
 

@@ -40,6 +40,27 @@ def find_key(table: str, columns: dict[str, str], rows: Sequence[Sequence[str | 
     return None
 
 
+def unique_anyhow(table: str, columns: dict[str, str], rows: Sequence[Sequence[str | None]]) -> tuple[str, ...]:
+    """A few columns that are unique in these rows, whatever their names and types say; none of them can be left out.
+    Empty where even all that always have a value repeat."""
+    distinct = list(dict.fromkeys(map(tuple, rows)))
+    names = list(columns)
+    whole = [name for name in names if columns[name] != "jsonb" and _is_whole(distinct, names.index(name))]
+    values = {name: len({row[names.index(name)] for row in distinct}) for name in whole}
+    some: list[str] = []
+    for name in sorted(whole, key=lambda name: (-_score(table, name), -values[name], names.index(name))):
+        some.append(name)
+        if is_unique(distinct, [names.index(each) for each in some]):
+            break
+    else:
+        return ()
+    for name in reversed(some[:-1]):
+        fewer = [each for each in some if each != name]
+        if is_unique(distinct, [names.index(each) for each in fewer]):
+            some = fewer
+    return tuple(sorted(some, key=names.index))
+
+
 def is_unique(rows: Sequence[Sequence[str | None]], positions: Sequence[int]) -> bool:
     """Whether no two rows share the values at these positions."""
     seen = set()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sluice.errors import SluiceError
-from sluice.profiling.keys import duplicates, find_key
+from sluice.profiling.keys import duplicates, find_key, unique_anyhow
 from sluice.profiling.names import sanitise_all, says_person, spelt_out
 from sluice.profiling.values import type_of
 
@@ -157,11 +157,19 @@ def key_of(
     if key := find_key(table, {column.name: column.type for column in columns}, rows):
         assumed.append(f"key {', '.join(key)}: unique and never empty in {seen}")
         return key
-    likely = [name for name in names if any(part in name for part in ("id", "code", "key", "date"))] or names[:3]
+    chance = unique_anyhow(table, {column.name: column.type for column in columns}, rows)
+    same = len(rows) - len(set(map(tuple, rows)))
+    twice = f" (and {same:,} rows are equal to another in every column, which then count once)" if same else ""
+    advice = (
+        f"{' and '.join(chance)}{' together are' if len(chance) > 1 else ' is'} unique, perhaps by chance{twice}: if "
+        f"that names a row, say --key {','.join(chance)}"
+        if chance
+        else "All columns that always have a value repeat even together, so no --key would be unique: ask the owner "
+        "what names a row"
+    )
     raise NoKey(
         f"no key was found for {table}: neither one column nor two or three together that could name a row are unique "
-        f"and never empty in {seen}. Nothing was written. Say which columns name a row, for example: "
-        f"--key {','.join(likely[:2])}"
+        f"and never empty in {seen}. Nothing was written. {advice}"
     )
 
 

@@ -69,6 +69,8 @@ class AirflowStack:
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(self.layout.home / "plugins"),
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.layout.logs / "tasks"),
             "AIRFLOW__COSMOS__CACHE_DIR": str(self.layout.state / "cosmos"),
+            # the provider's own default: cosmos warns where it finds none
+            "AIRFLOW__OPENLINEAGE__NAMESPACE": os.environ.get("OPENLINEAGE_NAMESPACE") or "default",
             "SLUICE_HOME": str(self.layout.home),
             "SLUICE_STATE_DIR": str(self.layout.state),
             # of its own, so that a `dbt build` from a shell can't replace the manifest under running tasks
@@ -79,7 +81,7 @@ class AirflowStack:
     def _core(self) -> dict[str, str]:
         fernet = self.secrets.get("airflow_fernet_key", lambda: base64.urlsafe_b64encode(os.urandom(32)).decode())
         return {
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": _sqlalchemy(self.metadata_url),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": sqlalchemy(self.metadata_url),
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -170,6 +172,6 @@ def _airflow(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "airflow", *arguments]
 
 
-def _sqlalchemy(url: str) -> str:
+def sqlalchemy(url: str) -> str:
     """Airflow's own tables are used through psycopg2."""
     return url.replace("postgresql://", "postgresql+psycopg2://", 1)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from sluice.runtime.airflow import given_metadata_url
+from sluice.alerts import channels
+from sluice.runtime.airflow import given_metadata_url, sqlalchemy
 from sluice.runtime.layout import Layout
 from sluice.runtime.postgres import EmbeddedPostgres
 from sluice.runtime.secretstore import SecretStore, write_private
@@ -78,7 +79,7 @@ def shop_api_key(layout: Layout) -> str:
 
 def write_environment(layout: Layout, around: Surroundings, ourairports_url: str) -> dict[str, str]:
     """The variables of this run, written to env.json and returned. A connection that the user set stays as
-    set."""
+    set. The file also says, for a shell that was never told, which Airflow this is and by which channels it alarms."""
     variables = {
         "AIRFLOW_CONN_WAREHOUSE": around.warehouse_url,
         **dbt_environment(layout.dbt_project, around.warehouse_url),
@@ -87,7 +88,12 @@ def write_environment(layout: Layout, around: Surroundings, ourairports_url: str
         "SLUICE_WEB_URL": layout.web_url,
     }
     variables = {name: os.environ.get(name) or value for name, value in variables.items()}
-    write_private(layout.env_file, variables)
+    airflow = {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": sqlalchemy(around.metadata_url),
+        "SLUICE_WEB_PORT": str(layout.web_port),
+    }
+    told_by = {name: value for name, value in os.environ.items() if name.startswith(channels.PREFIX)}
+    write_private(layout.env_file, {**variables, **airflow, **told_by})
     return variables
 
 
