@@ -92,7 +92,6 @@ class Runbook:
 def _refused_batch(case: Case) -> None:
     case.refused("1,10,a@x\n")
     case.number = case.sql("select max(batch_id) from ops.batch")[0][0]
-    case.codes = {"sluice gate show --gate batch --failed": 1}
 
 
 def _judged(outcome: Literal["pass", "fail"]) -> Callable[[Case], None]:
@@ -264,6 +263,7 @@ ELSEWHERE = {
     "canary-absent",  # the same, and one query
     "ledger-unreadable",  # it needs a role of its own: below
 }
+SAYS_THAT_IT_IS_RED = ("sluice alert list", "sluice board --attention")
 NOT_HERE = ("airflow ", "ps ", "dmesg", "docker ", "sluice verify", "psql ", "python ")
 
 
@@ -330,7 +330,7 @@ def test_a_runbook_that_is_followed_finds_its_fault_and_ends_it(case: Case, name
             if language == "sql":
                 case.said.append(str(case.sql(part)))
             elif not part.startswith(NOT_HERE):
-                run(case, part, 1 if part == "sluice alert list" and section != "Verify" else None)
+                run(case, part, 1 if part in SAYS_THAT_IT_IS_RED and section != "Verify" else None)
     assert runbook.over(case), case.said
     case.look()
     if runbook.incident:
