@@ -115,6 +115,20 @@ def test_show_finds_results_by_source_table_model_and_batch(warehouse):
     assert all(word in line for word in ("warn", "[[7]]", "only warns"))
 
 
+def test_the_checks_of_a_batch_are_shown_with_overrides_of_its_content_and_of_no_other(warehouse):
+    for number, content in enumerate("ab", start=1):
+        warehouse.execute(
+            "insert into ops.batch (source, table_name, unit, state, mode, run_id, content_hash)"
+            " values ('shop', 'orders', 'u', 'refused', 'full', %s, %s)",
+            [f"r{number}", content],
+        )
+        who = {"by": f"ann{number}", "reason": "known"}
+        override.keep(warehouse, f"r{number}", "batch", "volume", "shop.orders", unit="u", content=content, **who)
+    shown = run(app, ["gate", "show", "--batch", "1"], env=WIDE).output
+    assert "volume on shop.orders by ann1" in shown
+    assert "ann2" not in shown
+
+
 @pytest.mark.parametrize("run", ["[/red]", "[bold]x"])
 def test_a_name_that_looks_like_markup_is_shown_as_it_is(warehouse, run):
     none = CliRunner().invoke(app, ["gate", "show", "--run", run])

@@ -82,8 +82,15 @@ def show(
             wanted,
         ).fetchall()
         words = connection.execute(
-            "select check_name, object, overridden_by, reason, created_at, used_at from ops.gate_override"
-            " where %(run)s::text is null or run_id = %(run)s or used_run_id = %(run)s order by 1, 2",
+            """
+            select check_name, object, overridden_by, reason, created_at, used_at from ops.gate_override as given
+            where run_id = %(run)s or used_run_id = %(run)s or exists (
+                select from ops.batch
+                where batch_id = %(batch)s and (unit, content_hash) = (given.unit, given.content_hash)
+                    and concat_ws('.', source, table_name) = given.object
+            )
+            order by 1, 2
+            """,
             wanted,
         ).fetchall()
     subject = f"run {run}" if run else f"batch {batch}"
