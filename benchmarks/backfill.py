@@ -13,8 +13,10 @@ each way begins with an empty warehouse and reads the same days:
    go on beside them, and a worker is killed.
 
 Each ends with a run of the schedule, as the next morning has it. Every table must be equal in all three, `sluice
-verify` must find it equal to a clean rebuild, and no batch may be left half way; else the exit code is 1. The last line
-is `backfill: <days>_days=<seconds> versus_sequential=<ratio> warehouse_runs=<n>`.
+verify` must find it equal to a clean rebuild, and no batch may be left half way; else the exit code is 1, and the
+tables that differ are named. What was found goes to `benchmarks/results/backfill.md`; with fewer than 90 days, and
+where something differs, to `backfill.md` beside the stack. The last line is `backfill: <days>_days=<seconds>
+versus_sequential=<ratio> warehouse_runs=<n>`.
 """
 
 from __future__ import annotations
@@ -53,11 +55,25 @@ from sluice.runtime.progress import Progress
 from sluice.runtime.run import Session
 from tests.prove.warehouses import empty, tables
 
+RESULTS = Path(__file__).parent / "results" / "backfill.md"
 _PORTS = ("POSTGRES", "WEB", "SHOP", "DELIVERIES", "EXPORTER", "WATCHER")
 _FIRST = date(2026, 1, 1)
 _OPENS = timedelta(hours=2)  # an interval of ingest_shop begins at 02:00 UTC
 _LONGEST = 2 * 3600.0
 _INGEST, _WAREHOUSE = "ingest_shop", "warehouse"
+
+
+@dataclass(frozen=True)
+class Way:
+    """What one way of loading came to."""
+
+    seconds: float
+    warehouse_runs: int
+    found: dict[str, tuple[int, str]]  # rows and a hash of all values, per table
+
+    @property
+    def rows(self) -> int:
+        return sum(count for count, _ in self.found.values())
 
 
 @dataclass
@@ -248,11 +264,25 @@ def main() -> int:
     try:
         stack = session.start()
         with stack.api() as api:
-            line = _compared(Bench(api, stack, asked.days, asked.at_once), session, asked.one_by_one)
-        if not _verified(stack):
-            return 1
+            bench = Bench(api, stack, asked.days, asked.at_once)
+            one, ways = _measured(bench, session, asked.one_by_one)
+            problems = [*_unlike(ways), *(f"pool {pool} held {held} of {has}" for pool, held, has in bench.lanes())]
+        problems += _not_verified(stack)
     finally:
         session.stop()
+    for problem in problems:
+        print(problem, flush=True)
+    took = ways["one_backfill"]
+    line = (
+        f"backfill: {asked.days}_days={took.seconds:.0f} versus_sequential={one * asked.days / took.seconds:.2f}"
+        f" warehouse_runs={took.warehouse_runs}"
+    )
+    place = RESULTS if asked.days >= 90 and not problems else Path(state) / RESULTS.name
+    place.write_text(_page(asked, one, ways, problems, line))
+    print(f"written to {place}")
+    if problems:
+        return 1
+    print(f"{len(took.found)} tables are equal in all three")
     print(line)
     return 0
 
@@ -266,8 +296,8 @@ def _sources(state: Path) -> Path:
     return place
 
 
-def _compared(bench: Bench, session: Session, one_by_one: int) -> str:
-    """Load three ways and compare; returns the line to print."""
+def _measured(bench: Bench, session: Session, one_by_one: int) -> tuple[float, dict[str, Way]]:
+    """Load in all ways; returns the seconds of one day by itself, and what each way came to."""
     api = bench.api
     Pipeline(api, session.supervisor.check, session.progress.note).wait_for_dags({_INGEST, _WAREHOUSE}, session.begun)
     began = time.monotonic()
@@ -281,30 +311,70 @@ def _compared(bench: Bench, session: Session, one_by_one: int) -> str:
     while (done := _pass(1)) < bench.days:
         print(f"\rday {done} of {bench.days} at the shop", end="", flush=True)
     print()
-    found, seconds, runs = {}, {}, {}
-    for way in (bench.one_backfill, bench.day_by_day, bench.at_random):
-        name = way.__name__
+    ways = {}
+    for load_all in (bench.one_backfill, bench.day_by_day, bench.at_random):
+        name = load_all.__name__
         bench.from_nothing()
         known = {run.run_id for run in api.runs(_WAREHOUSE)}
-        seconds[name] = way()
-        runs[name] = len({run.run_id for run in api.runs(_WAREHOUSE)} - known)
+        seconds = load_all()
+        runs = len({run.run_id for run in api.runs(_WAREHOUSE)} - known)
         bench.scheduled()
         bench.settled()
         with psycopg.connect(settings.warehouse_url()) as connection:
-            found[name] = tables(connection)
-        rows = sum(count for count, _ in found[name].values())
-        print(f"{name}: {seconds[name]:.0f} s, {runs[name]} runs of the warehouse; {rows} rows", flush=True)
-    first = found["day_by_day"]
-    for name, other in found.items():
+            way = ways[name] = Way(seconds, runs, tables(connection))
+        print(f"{name}: {seconds:.0f} s, {runs} runs of the warehouse; {way.rows} rows", flush=True)
+    return one, ways
+
+
+def _unlike(ways: dict[str, Way]) -> list[str]:
+    """One sentence for each way that is not the warehouse of day by day."""
+    first, problems = ways["day_by_day"].found, []
+    for name, way in ways.items():
+        other = way.found
         if unlike := sorted(table for table in first.keys() | other.keys() if first.get(table) != other.get(table)):
-            raise SystemExit(f"{name} is another warehouse than day_by_day: {', '.join(unlike)}")
-    print(f"{len(first)} tables are equal in all three", flush=True)
-    if overrun := bench.lanes():
-        raise SystemExit(f"the backfills took more than their lanes: {overrun}")
-    took = seconds["one_backfill"]
-    return (
-        f"backfill: {bench.days}_days={took:.0f} versus_sequential={one * bench.days / took:.2f}"
-        f" warehouse_runs={runs['one_backfill']}"
+            problems.append(f"{name} is another warehouse than day_by_day: {', '.join(unlike)}")
+    return problems
+
+
+def _page(asked: argparse.Namespace, one: float, ways: dict[str, Way], problems: list[str], line: str) -> str:
+    """For a reader in a year."""
+    took = ways["one_backfill"].seconds
+    rows = [f"| a day by itself, until the marts have it | {one:.1f} | | |"]
+    rows += [f"| {asked.days} days one by one, from that | {one * asked.days:,.0f} | | |"]
+    rows += [
+        f"| {name.replace('_', ' ')} | {way.seconds:,.0f} | {way.warehouse_runs} | {way.rows:,} |"
+        for name, way in ways.items()
+    ]
+    compared = [f"* {problem}" for problem in problems] or [
+        f"{len(ways['day_by_day'].found)} tables, by every value: equal in all three ways, two of them through the "
+        "scheduler. `sluice verify` found",
+        "the last equal to a clean rebuild, and no batch was left half way.",
+    ]
+    return "\n".join(
+        [
+            f"# {asked.days} past days by one backfill",
+            "",
+            "`make bench-backfill` (`benchmarks/backfill.py`) wrote this page.",
+            "",
+            f"* date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            f"* machine: {os.cpu_count()} processors, load average {os.getloadavg()[2]:.1f} of the last 15 minutes",
+            f"* `--days {asked.days} --one-by-one {asked.one_by_one} --at-once {asked.at_once}`, the shop at scale "
+            f"{os.environ['SLUICE_SHOP_SCALE']}",
+            "",
+            "| | seconds | runs of the warehouse | rows in the end |",
+            "|---|--:|--:|--:|",
+            *rows,
+            f"| **one backfill against one by one** | **{one * asked.days / took:.1f} times as fast** | | |",
+            "",
+            "Day by day is without a scheduler: the call that a task makes, for one interval after the other.",
+            "",
+            "## Three warehouses",
+            "",
+            *compared,
+            "",
+            f"    {line}",
+            "",
+        ]
     )
 
 
@@ -333,17 +403,18 @@ def _until(condition: Callable[[], Any], seconds: float = _LONGEST, every: float
     return found
 
 
-def _verified(stack: AirflowStack) -> bool:
-    """Whether every table equals a clean rebuild, and every book balances."""
+def _not_verified(stack: AirflowStack) -> list[str]:
+    """Where the last warehouse is not what a clean rebuild would be, or a book is open."""
     verify = subprocess.run(
         [sys.executable, "-m", "sluice.cli", "verify", "--staging"], env={**os.environ, **stack.environment()}
     )
     with psycopg.connect(settings.warehouse_url()) as connection:
-        open_batches, known = connection.execute(
+        left, known = connection.execute(
             "select count(*) filter (where state in ('landing', 'landed', 'audited')), count(*) from ops.batch"
         ).fetchone()  # type: ignore[misc]
-    print(f"{known} batches, {open_batches} of them left half way", flush=True)
-    return verify.returncode == 0 and open_batches == 0
+    print(f"{known} batches, {left} of them left half way", flush=True)
+    problems = [] if verify.returncode == 0 else ["`sluice verify` found another warehouse than a clean rebuild is"]
+    return problems + ([f"{left} batches were left half way"] if left else [])
 
 
 if __name__ == "__main__":
