@@ -14,7 +14,7 @@ from sluice.runtime.ports import free_port
 from sluice.runtime.processes import Supervisor
 from sluice.runtime.surroundings import Surroundings, write_environment
 
-SHOWN = "import json, os; print(json.dumps(dict(os.environ)))"
+SHOWN = "import json, os, cosmos.settings; print(json.dumps(dict(os.environ)))"  # as a DAG that is parsed imports it
 
 
 def dev(state: Path) -> subprocess.CompletedProcess[str]:
@@ -44,7 +44,8 @@ def test_a_second_terminal_finds_the_ports_of_the_running_stack(tmp_path: Path, 
     done = dev(tmp_path)
 
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    assert "not found in config" not in done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
     assert found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == metadata.replace("postgresql:", "postgresql+psycopg2:")
     assert found["AIRFLOW__API__PORT"] == web
     assert found["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == f"http://127.0.0.1:{web}/execution/"
