@@ -6,8 +6,8 @@ each month would be added, changed and removed. Nothing that readers see changes
 until somebody **accepts** it. Runs only when triggered.
 
 **Parameters**: `action`; for `rehearse` the models in `select`, as dbt selects them (`fct_order`, `dim_customer+`),
-and, to rebuild only some rows, `keys` (`order_id=17,18`, `order_id=100..200`) or the days `from` and `to`; for the
-others the number in `rebuild`, which the rehearsal logged, and a `reason`.
+and, to rebuild only some rows, `keys` (`order_id=17,18`, `order_id=100..200`, `net_amount_eur=NULL`) or the days
+`from` and `to`; for the others the number in `rebuild`, which the rehearsal logged, and a `reason`.
 
 **Connection**: the warehouse. **When it is red**: the log says what was refused; nothing was changed. The same from a
 shell: `sluice rebuild --help`. All of it: `docs/reference/rebuild.md`.

@@ -44,3 +44,35 @@ def reading() -> Iterator[psycopg.Connection]:
         connection.execute("set local jit = off")
         yield connection
         connection.rollback()
+
+
+_HOLDER = """
+select activity.pid, coalesce(nullif(activity.application_name, ''), 'a program without a name'), activity.usename,
+    coalesce(activity.state, 'at work'), -- of another role's session not everybody is told
+    coalesce(to_char(activity.xact_start at time zone 'UTC', '" since "YYYY-MM-DD HH24:MI:SS" UTC"'), '')
+from pg_locks as held
+inner join pg_stat_activity as activity using (pid)
+where held.granted and activity.datname = current_database() and (
+    held.locktype = 'advisory' and held.objsubid = 1
+    and (held.classid::bigint << 32) | held.objid::bigint = hashtextextended(%(lock)s, 0)
+    or held.locktype = 'relation' and held.relation = to_regclass(%(relation)s)
+    and held.mode <> all (case when %(exclusive)s then '{}'::text[] else '{AccessShareLock}' end)
+)
+order by held.locktype <> 'advisory', activity.xact_start
+limit 1
+"""
+
+
+def holder(relation: str, lock: str = "", *, exclusive: bool = False) -> str:
+    """Who holds up whoever waits for `relation` or for the advisory lock of the name `lock`, and what to do: a clause
+    for an error. `exclusive`: readers are in the way, too. What it executes is not said, since it may quote a row."""
+    with connect(autocommit=True) as connection:
+        wanted = {"relation": relation, "lock": lock, "exclusive": exclusive}
+        row = connection.execute(_HOLDER, wanted).fetchone()
+    if row is None:
+        return "who held it has ended"
+    pid, program, user, state, since = row
+    return (
+        f"session {pid} holds it ({program} of {user}, {state}{since}). Wait for it, or end it: "
+        f"select pg_terminate_backend({pid})"
+    )

@@ -9,9 +9,12 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from sluice_airflow.steps import EngineOperator
 
+_COMES_TO = {"apply": "applied", "undo": "undone", "accept": "accepted"}
+
 
 class RebuildOperator(EngineOperator):
-    """Rehearse a rebuild, or apply, undo or accept one that was rehearsed, as the run's parameters say."""
+    """Rehearse a rebuild, or apply, undo or accept one that was rehearsed, as the run's parameters say. A try that was
+    killed after its commit is done: the next finds it so."""
 
     def step(self, context: Any) -> int:
         """Do it, and tell it in the log. Returns the rebuild's number."""
@@ -22,6 +25,9 @@ class RebuildOperator(EngineOperator):
             return self._rehearse(params, by)
         if not (number := params["rebuild"]):
             raise AirflowFailException(f"{params['action']} needs the number of a rebuild, which its rehearsal logged")
+        if context["ti"].try_number > 1 and rebuild.is_done(number, _COMES_TO[params["action"]]):
+            self.log.info("rebuild %s is %s: the try before this one came so far", number, _COMES_TO[params["action"]])
+            return number
         if params["action"] == "accept":
             rebuild.accept(number, by)
             self.log.info("rebuild %s is accepted; its old rows are gone", number)

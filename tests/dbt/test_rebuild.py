@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -17,6 +20,7 @@ from sluice.verify import Budget
 from tests.dbt.conftest import Small, as_the_project
 from tests.dbt.test_convergent import customer, edit
 
+sys.path.append(str(Path(__file__).resolve().parents[2] / "plugins"))
 NOW = Budget()
 FACTS = "select order_id, customer_id, customer_key, amount, ordered_at from marts.fct_order order by 1, 5"
 DIM = "select whole::text from marts.dim_customer as whole order by 1"
@@ -141,12 +145,20 @@ def test_what_would_change_is_said_by_month_applied_as_one_and_taken_back_byte_f
     assert built.query("select count(*) from pg_class where relnamespace = 'rebuild'::regnamespace") == [(0,)]
 
 
-def test_only_the_slices_that_were_asked_for_and_that_no_run_has_written_since(built: Small) -> None:
+def test_only_the_slices_that_were_asked_for_and_that_no_run_has_written_since(
+    built: Small, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     by_hand(built, "update marts.fct_order set amount = amount + 100 where order_id between 3 and 12")
     plan = rebuild.rehearse(["fct_order"], Rows.of("order_id=3..6"), NOW, by="ann")
     assert months(plan) == {"marts.fct_order": [("2026-01", 0, 2, 0), ("2026-02", 0, 1, 0), ("2026-03", 0, 1, 0)]}
     built.publish("orders", [("upsert", "2026-03-20", 5, 1, 1000, "2026-03-15")])
     built.build()  # a run writes order 5 by itself
+    with psycopg.connect(warehouse_url) as run, monkeypatch.context() as patience:
+        run.execute("select pg_advisory_xact_lock(hashtextextended('sluice:marts.fct_order', 0))")
+        patience.setenv("PGOPTIONS", "-c lock_timeout=100ms")
+        with pytest.raises(SluiceError, match=r"nothing was changed\. As of now session (\d+) holds it") as said:
+            rebuild.apply(plan.rebuild_id, reason="wrong prices", by="ann")
+        assert f"select pg_terminate_backend({run.info.backend_pid}). Then try again" in str(said.value)
     outcome = rebuild.apply(plan.rebuild_id, reason="wrong prices", by="ann")
     assert (outcome.inserted, outcome.deleted, outcome.left_out) == (3, 3, 1)
     amounts = "select order_id, amount::int from marts.fct_order where order_id between 2 and 8 order by 1"
@@ -163,7 +175,18 @@ def test_only_the_slices_that_were_asked_for_and_that_no_run_has_written_since(b
         SluiceError, match=r"difference of marts.fct_order was dropped from the schema rebuild; nothing"
     ):
         rebuild.undo(plan.rebuild_id, reason="its rows are gone")
-    rebuild.accept(plan.rebuild_id, by="bea")
+    from sluice_airflow.rebuild import RebuildOperator
+
+    task = RebuildOperator(task_id="rebuild")
+    asked = {"action": "accept", "rebuild": plan.rebuild_id, "reason": None}
+    run = {"params": asked, "dag_run": SimpleNamespace(triggering_user_name="bea")}
+    for number in (1, 2):  # the first was killed when it had committed
+        assert task.step({**run, "ti": SimpleNamespace(try_number=number)}) == plan.rebuild_id
+    with pytest.raises(SluiceError, match="is accepted, not applied"):
+        task.step({**run, "ti": SimpleNamespace(try_number=1)})
+    applied = {**asked, "action": "apply", "reason": "wrong prices"}
+    with pytest.raises(SluiceError, match="is accepted, not rehearsed"):
+        task.step({**run, "params": applied, "ti": SimpleNamespace(try_number=2)})
     assert built.query("select selection, state, asked_by, applied_by, ended_by from ops.rebuild") == [
         ("fct_order order_id=3..6", "accepted", "ann", "ann", "bea")
     ]
@@ -245,4 +268,20 @@ def test_a_model_without_what_was_asked_for_is_refused_not_ignored(built: Small)
         rebuild.rehearse(["fct_order"], Rows.of("colour=red"))
     with pytest.raises(SluiceError, match=r"order_id=10\.\.9: the first is after the last; nothing was built"):
         rebuild.rehearse(["fct_order"], Rows.of("order_id=10..9"))  # as texts they would be in order
+    with pytest.raises(SluiceError, match=r"order_id=1\.\.NULL': no range begins or ends at NULL; nothing was built"):
+        rebuild.rehearse(["fct_order"], Rows.of("order_id=1..NULL"))
     assert built.query("select count(*) from ops.rebuild") == [(0,)]
+
+
+def test_rows_that_have_no_value_are_meant_by_null(built: Small) -> None:
+    by_hand(
+        built,
+        "update marts.fct_order set amount = null where order_id in (3, 4)",
+        "update marts.fct_order set amount = 500 where order_id = 5",
+        "update marts.fct_order set amount = 600 where order_id = 6",
+    )
+    plan = rebuild.rehearse(["fct_order"], Rows.of("amount=NULL,600"), NOW)
+    assert sum(changed for _, _, changed, _ in months(plan)["marts.fct_order"]) == 3
+    rebuild.apply(plan.rebuild_id, reason="what was lost")
+    amounts = "select order_id, amount::int from marts.fct_order where order_id between 3 and 6 order by 1"
+    assert built.query(amounts) == [(3, 3), (4, 4), (5, 500), (6, 6)]

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -219,8 +220,12 @@ def test_L12_a_log_that_is_locked_is_tried_again_and_then_named(
     monkeypatch.setattr(pipeline, "_TRIES", 2)
     with other() as vacuum:
         vacuum.execute("lock table staging.shop__sales in access exclusive mode")
-        with pytest.raises(LedgerError, match=r"LockNotAvailable .* 2 times in a row; it was left as it was"):
+        with pytest.raises(LedgerError, match=r"LockNotAvailable .* 2 times in a row; it was left as it was") as said:
             publish(audited)
+        pid = vacuum.info.backend_pid
+        assert f"Of staging.shop__sales: session {pid} holds it (" in str(said.value)
+        assert f"idle in transaction since {datetime.now(UTC):%Y-%m-%d}" in str(said.value)
+        assert str(said.value).endswith(f"or end it: select pg_terminate_backend({pid}). Then clear the task")
         vacuum.rollback()
     assert [done.rows_applied for done in publish(audited)] == [2]
 

@@ -101,6 +101,20 @@ def test_a_late_unit_that_is_held_for_a_persons_word_is_not_filled_on_the_way(de
     assert held in found(delivered)
 
 
+def test_a_unit_that_covers_only_a_part_of_an_interval_leaves_a_gap(world: World) -> None:
+    """A source that sent hours, and now sends days."""
+    world.declare(STOCK.replace("{date}.csv", "{date}/{hour}.csv"), head=CLOCK)
+    for hour in range(24):
+        world.deliver(f"stock/2026-01-01/{hour:02}.csv", f"sku,pieces\na,{hour}\n")
+    world.deliver("stock/2026-01-03/05.csv", "sku,pieces\na,1\n")
+    world.load("stock")
+    world.declare(STOCK, head=CLOCK)
+    assert found(world) == [("01-02", "01-08", 6, "never read")]
+    world.deliver("stock/2026-01-03.csv", "sku,pieces\na,3\n")
+    world.load("stock")
+    assert found(world) == [("01-02", "01-03", 1, "never read"), ("01-04", "01-08", 4, "never read")]
+
+
 def records(world: World) -> list[tuple]:
     return world.query(
         "select dag_id, range_start::date::text, range_end::date::text, intervals, state, runs_succeeded, runs_failed,"

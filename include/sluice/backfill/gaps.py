@@ -44,7 +44,8 @@ def step_of(table: Table) -> timedelta | None:
 
 
 def gaps(connection: psycopg.Connection, source: Source, table: Table) -> list[Gap]:
-    """Ranges from the declared start to now, oldest first; neighbours with the same reason are one."""
+    """Ranges from the declared start to now, oldest first; neighbours with the same reason are one. An interval is
+    there if what was published covers all of it: an hour is no day, and a month's file is each of its days."""
     step = step_of(table)
     if step is None:
         return []
@@ -65,10 +66,12 @@ def gaps(connection: psycopg.Connection, source: Source, table: Table) -> list[G
         judged as (
             select expected.starts_at, expected.ends_at,
                 case
-                    when bool_or(batch.state in ('published', 'unchanged')) then null
+                    when range_agg(tstzrange(batch.interval_start, batch.interval_end))
+                        filter (where batch.state in ('published', 'unchanged'))
+                        @> tstzrange(expected.starts_at, expected.ends_at) then null
                     when bool_or(batch.state = 'refused' and strpos(batch.verdict, '(LATE)') > 0) then 'held'
                     when bool_or(batch.state = 'refused') then 'refused'
-                    when count(batch.batch_id) > 0 then 'abandoned'
+                    when bool_or(batch.state not in ('published', 'unchanged', 'superseded')) then 'abandoned'
                     else 'never read'
                 end as why
             from expected

@@ -27,7 +27,9 @@ _DAY = ["%Y-%m-%d"]
 @app.command()
 def rehearse(
     select: Annotated[list[str], typer.Argument(help="Models, as dbt selects them: fct_order, dim_customer+, tag:x")],
-    keys: Annotated[str, typer.Option(help="Only rows with these: order_id=17,18 or order_id=100..200")] = "",
+    keys: Annotated[
+        str, typer.Option(help="Only rows with these: order_id=17,18 or order_id=100..200 or order_id=NULL")
+    ] = "",
     first: Annotated[datetime | None, typer.Option("--from", formats=_DAY, help="Only rows from this day on")] = None,
     last: Annotated[datetime | None, typer.Option("--to", formats=_DAY, help="Only rows up to this day")] = None,
     budget: Annotated[str, typer.Option(help="Longest time it may take, such as 90m")] = "1h",
@@ -37,8 +39,9 @@ def rehearse(
 ) -> None:
     """Build models beside the live ones, compare, and say which rows would be added, changed and removed.
 
-    Nothing that readers see changes. Personal values are masked. --keys holds values as the column's type reads them;
-    one with a comma or two dots in it can't be said.
+    Nothing that readers see changes. Personal values are masked. --keys holds values as the column's type reads them,
+    and NULL for rows that have none; one with a comma or two dots in it can't be
+    said.
 
     \b
     sluice rebuild rehearse fct_order_line

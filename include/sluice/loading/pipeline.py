@@ -166,10 +166,17 @@ def _patiently(connection: psycopg.Connection, step: Callable[[psycopg.Connectio
             if attempt == _TRIES:
                 raise LedgerError(
                     f"batch {batch_id}: {_primary(error)}, {attempt} times in a row; it was left as it was. "
-                    "See who holds it in pg_stat_activity and pg_locks, then clear the task"
+                    f"{_in_the_way(connection, batch_id)}. Then clear the task"
                 ) from None
             time.sleep(random.uniform(0.1, 0.4) * 2**attempt)
     raise AssertionError("unreachable")
+
+
+def _in_the_way(connection: psycopg.Connection, batch_id: int) -> str:
+    batch = batches.get(connection, batch_id)
+    connection.rollback()
+    log_name = f"{batch.source}__{batch.table_name}"
+    return f"Of staging.{log_name}: {warehouse.holder(f'staging.{log_name}', f'sluice:log:{log_name}')}"
 
 
 def _finish(batch_ids: list[int], problems: list[SluiceError]) -> NoReturn:

@@ -137,9 +137,10 @@ def _lock(connection: psycopg.Connection, table: Table, views: list[_View] | Non
             return
         except psycopg.errors.LockNotAvailable:
             time.sleep(0.2 * 2**attempt)
+    who = warehouse.holder(f"staging.{table.log_name}", exclusive=True)
     raise LedgerError(
         f"staging.{table.log_name} is to get another shape, and a transaction that reads it did not end; nothing was "
-        "changed and nothing published. See pg_stat_activity; clear the task when that reader is done"
+        f"changed and nothing published. As of now {who}. Then clear the task"
     )
 
 

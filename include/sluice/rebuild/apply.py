@@ -36,6 +36,13 @@ def undo(rebuild_id: int, *, reason: str, by: str | None = None) -> Outcome:
     return _exchange(rebuild_id, "applied", "undone", reason, by)
 
 
+def is_done(rebuild_id: int, state: str) -> bool:
+    """Whether it has come to that state."""
+    with warehouse.connect() as connection:
+        row = connection.execute("select state from ops.rebuild where rebuild_id = %s", [rebuild_id]).fetchone()
+    return row is not None and row[0] == state
+
+
 def accept(rebuild_id: int, by: str | None = None) -> None:
     """Let the old rows go. There is no way back afterwards."""
     with warehouse.connect() as connection:
@@ -86,7 +93,8 @@ def _lock(connection: psycopg.Connection, changes: list[Change]) -> None:
             connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sluice:{relation}"])
         except psycopg.errors.LockNotAvailable:
             raise SluiceError(
-                f"a run has been writing {relation} for a minute; nothing was changed. Try again after it"
+                f"{relation} is being written for a minute; nothing was changed. As of now "
+                f"{warehouse.holder(relation, f'sluice:{relation}')}. Then try again"
             ) from None
 
 

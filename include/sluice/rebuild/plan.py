@@ -13,10 +13,13 @@ from psycopg.types.json import Jsonb
 
 from sluice.errors import SluiceError
 
+NULL = "NULL"
+
 
 @dataclass(frozen=True)
 class Rows:
-    """Which rows of the models are meant; all of them if nothing is given. `values`: single ones, or first and last."""
+    """Which rows of the models are meant; all of them if nothing is given. `values`: single ones, or first and last;
+    `NULL` among single ones means the rows that have none."""
 
     column: str | None = None
     values: tuple[str, ...] = ()
@@ -26,7 +29,7 @@ class Rows:
 
     @classmethod
     def of(cls, keys: str = "", first: date | None = None, last: date | None = None) -> Rows:
-        """Read `--keys`: `order_id=17,18` or `order_id=100..200`."""
+        """Read `--keys`: `order_id=17,18`, `order_id=100..200` or `order_id=17,NULL`."""
         column, _, given = keys.partition("=")
         if keys and not (re.fullmatch(r"[a-z_][a-z0-9_]*", column.strip()) and given.strip()):
             raise SluiceError(f"{keys!r}: say <column>=<a>,<b> or <column>=<a>..<b>; nothing was built")
@@ -36,7 +39,14 @@ class Rows:
         values = tuple(value.strip() for value in given.split(".." if is_range else ",")) if keys else ()
         if not all(values) or (is_range and len(values) != 2):
             raise SluiceError(f"{keys!r}: say <column>=<a>,<b> or <column>=<a>..<b>; nothing was built")
+        if is_range and NULL in values:
+            raise SluiceError(f"{keys!r}: no range begins or ends at NULL; nothing was built")
         return cls(column.strip() or None, values, is_range, first, last)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The values but for NULL, which is none."""
+        return tuple(value for value in self.values if value != NULL)
 
     def __bool__(self) -> bool:
         return bool(self.column or self.first or self.last)
@@ -57,7 +67,10 @@ class Rows:
             if self.is_range:  # the server reads the values as the column's type
                 parts.append(sql.SQL("{} between {} and {}").format(column, *map(sql.Literal, self.values)))
             else:
-                parts.append(sql.SQL("{} in ({})").format(column, sql.SQL(", ").join(map(sql.Literal, self.values))))
+                given = sql.SQL(", ").join(map(sql.Literal, self.given))
+                listed = sql.SQL("{} in ({})").format(column, given) if self.given else sql.SQL("false")
+                none = sql.SQL(" or {} is null").format(column) if NULL in self.values else sql.SQL("")
+                parts.append(sql.SQL("({}{})").format(listed, none))
         if self.first and dated:
             parts.append(sql.SQL("{} >= {}").format(sql.Identifier(dated), sql.Literal(str(self.first))))
         if self.last and dated:

@@ -121,7 +121,7 @@ def _must_have(connection: psycopg.Connection, chosen: Iterable[Node], rows: Row
 
 def _must_be_values(connection: psycopg.Connection, node: Node, rows: Rows, kind: str) -> None:
     shown = rows.without_values() if rows.column in node.personal else rows
-    for value in rows.values:
+    for value in rows.given:
         if not connection.execute("select pg_input_is_valid(%s, %s)", [value, kind]).fetchone()[0]:  # type: ignore[index]
             what = "***" if shown is not rows else repr(value)
             raise SluiceError(f"{what} is no {kind}, which {rows.column} of {node.live} is; nothing was built")
