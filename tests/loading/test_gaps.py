@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -166,3 +167,18 @@ def test_a_load_of_past_days_that_is_killed_is_at_work_until_then_and_failed_aft
         assert time.monotonic() < deadline
         time.sleep(0.2)
         assert CliRunner().invoke(app, ["backfill", "list"]).exit_code == 0
+
+
+def test_a_backfill_that_the_scheduler_wrote_down_before_the_command_is_one_record_with_the_commands_reason(
+    world: World,
+) -> None:
+    from sluice.backfill import Asked, finish, start
+
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    seen = Asked("ingest_shop", 7, at, at, 0, "none", "ann")
+    with sessions.connect() as connection:
+        first = start(connection, seen)
+        assert start(connection, replace(seen, intervals=3, reason="they came again")) == first
+        assert start(connection, seen) == first
+        finish(connection, 7, ["a", "b"], ["c"])
+    assert [row[3:10] for row in records(world)] == [(3, "failed", 2, 1, 0, "ann", "they came again")]

@@ -75,7 +75,8 @@ def _enter(connection: psycopg.Connection, asked: Asked) -> int:
             asked_at
         ) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, coalesce(%s, clock_timestamp()))
         on conflict (engine_id) where state = 'running' do update
-        set reason = coalesce(excluded.reason, known.reason), plan = coalesce(excluded.plan, known.plan),
+        set intervals = greatest(excluded.intervals, known.intervals),
+            reason = coalesce(excluded.reason, known.reason), plan = coalesce(excluded.plan, known.plan),
             rehearsed = coalesce(excluded.rehearsed, known.rehearsed)
         returning backfill_id
         """,
@@ -158,6 +159,7 @@ def finish(connection: psycopg.Connection, engine_id: int, succeeded: Sequence[s
         update ops.backfill
         set state = %(state)s, runs_succeeded = %(succeeded)s, runs_failed = %(failed)s,
             rows_applied = applied.applied, rows_deleted = applied.deleted,
+            intervals = greatest(intervals, %(succeeded)s + %(failed)s), -- it had none yet when it was found
             finished_at = coalesce(finished_at, clock_timestamp())
         from applied
         where backfill_id = (select backfill_id from latest)

@@ -10,14 +10,15 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
+import psycopg
+
+# At the top, and so in the thread that asks first: a scheduler forks, and a module that another thread is importing at
+# that moment would be waited for in the child for ever.
+from sluice import warehouse
+from sluice.backfill import Outcome, end_lost, finish, forget, open_records, recorded, start
 from sluice_airflow.backfill import engine
-
-if TYPE_CHECKING:
-    import psycopg
-
-    from sluice.backfill import Outcome
+from sluice_airflow.connections import use_airflow_connections
 
 log = logging.getLogger("sluice.backfill")
 
@@ -46,8 +47,6 @@ def _look() -> None:
 
 def settle_all(connection: psycopg.Connection) -> None:
     """Write down backfills of Airflow's that have no record, and the end of those that have ended."""
-    from sluice.backfill import end_lost, forget, open_records, recorded, start
-
     made = {(each.engine_id, each.dag_id, each.range_start): each for each in engine.known()}
     for this in sorted(made.keys() - recorded(connection)):
         start(connection, made[this])
@@ -62,8 +61,6 @@ def settle_all(connection: psycopg.Connection) -> None:
 
 def settle(engine_id: int, connection: psycopg.Connection) -> Outcome | None:
     """Write down the end of a backfill, if it has ended."""
-    from sluice.backfill import finish, forget
-
     runs = engine.runs(engine_id)
     if not runs:  # they were deleted, or are not made yet
         return None if engine.is_open(engine_id) else forget(connection, engine_id)
@@ -76,9 +73,6 @@ def settle(engine_id: int, connection: psycopg.Connection) -> Outcome | None:
 @contextmanager
 def ledger() -> Iterator[psycopg.Connection]:
     """The warehouse, with Airflow's connections."""
-    from sluice import warehouse
-    from sluice_airflow.connections import use_airflow_connections
-
     use_airflow_connections()
     with warehouse.connect() as connection:
         yield connection
