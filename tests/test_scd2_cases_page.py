@@ -14,7 +14,7 @@ REMARKS = {
     4: "A polled table shows only what it held at each reading, and nothing marks its history as coarse.",
     6: "Beyond the declared overlap, and in append tables, nothing compares the source with the log: not found.",
     26: "No gate watches how many versions a key makes per day.",
-    31: "No histogram of lateness is kept, since nothing depends on one.",
+    31: "Nothing depends on a histogram; `sluice lateness` prints one per table, and what to declare.",
     34: "Found by a test that a project declares; the database does not enforce it.",
     35: "Files at the source and backups are not reached; an extract that still has the values brings them back.",
 }

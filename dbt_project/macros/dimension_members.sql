@@ -16,7 +16,7 @@
 
     `versions` and each of `mentioned_in` are names of CTEs. `versions` has the surrogate, the key, the attributes, valid_from,
     valid_to and is_deleted; the others have the key. Added is is_inferred. An inferred member has the surrogate key that the first
-    real version will have, so that no fact changes when it comes.
+    real version will have, so that no fact changes when it comes. The unknown member has the key -1, in the key's own type: integer or text.
 
     In `touched_by`, an input that only mentions keys is `{column: customer_id, unless_in: snap_shop__customers}`: a mention of a
     key that has versions changes nothing.
@@ -60,7 +60,7 @@
 
     select
         {{ unknown_key() }} as {{ surrogate }},
-        {{ unknown_id() }} as {{ key }},
+        '-1' as {{ key }},
         {% for name in attributes -%}
         null as {{ name }},
         {% endfor -%}

@@ -19,6 +19,8 @@
     {%- set sql = modules.re.sub('\\(select \\* from (\\S+) where false limit 0\\)', '(select * from \\1)', sql) if flags.EMPTY else sql -%}
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
+    {#- Two builds at once take turns: Postgres fails one of two that replace a view, or index a log, at the same time. -#}
+    {%- do run_query('select pg_advisory_xact_lock(' ~ sluice_lock(target.schema ~ '.' ~ target.identifier) ~ ')') -%}
 
     {%- if existing is not none and existing.is_view and view_says_the_same(existing, sql) -%}
         {%- call statement('main') -%} select 'unchanged' {%- endcall -%}

@@ -38,7 +38,7 @@ class Small:
     """The project, its logs, and a way to run dbt."""
 
     def __init__(self, folder: Path, warehouse: psycopg.Connection) -> None:
-        self.folder, self.warehouse = folder, warehouse
+        self.folder, self.warehouse, self.profiles = folder, warehouse, ROOT / "dbt_project"
         self.manifests: dict[str, Any] = {}  # prefix → the parsed project, where it does not change
         self.create_logs()
 
@@ -86,7 +86,7 @@ class Small:
             if event.info.level in ("warn", "error"):  # type: ignore[attr-defined]
                 messages.append(str(event.info.msg))  # type: ignore[attr-defined]
 
-        options = ["--project-dir", str(self.folder), "--profiles-dir", str(ROOT / "dbt_project"), "--quiet"]
+        options = ["--project-dir", str(self.folder), "--profiles-dir", str(self.profiles), "--quiet"]
         if prefix in self.manifests:
             options += ["--no-write-json", "--log-level-file=none", "--no-version-check"]
         outcome = dbtRunner(manifest=self.manifests.get(prefix), callbacks=[hear]).invoke([*arguments, *options])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import psycopg
@@ -436,14 +437,159 @@ def test_a_row_that_stays_under_its_key_is_updated_in_place_and_no_index_is_writ
 
 
 def test_rows_that_swap_a_value_that_is_to_be_unique_do_not_collide(small: Small) -> None:
-    edit(
-        small,
-        "marts/fct_order.sql",
-        "unique_key='order_id',",
-        "unique_key='order_id',indexes=[{'columns':['amount'],'unique':true}],",
-    )
-    small.publish("orders", [order(2, 1, 1, amount=5), order(2, 2, 1, amount=6)])
+    """And `indexes` of a table that exists come and go with the configuration."""
+    small.publish("orders", [order(2, 1, 1, amount=5)])
     small.build()
+    unique = "unique_key='order_id',indexes=[{'columns':['amount'],'unique':true}],"
+    edit(small, "marts/fct_order.sql", "unique_key='order_id',", unique)
+    small.publish("orders", [order(2, 2, 1, amount=6)])
+    small.build()
+    made = "select count(*) from pg_indexes where tablename = 'fct_order' and indexdef ~ 'UNIQUE.*[(]amount[)]'"
+    assert small.query(made) == [(1,)]
     small.publish("orders", [order(3, 1, 1, amount=6), order(3, 2, 1, amount=5)])
     small.build()
     assert small.query("select order_id, amount::int from marts.fct_order order by 1") == [(1, 6), (2, 5)]
+    edit(small, "marts/fct_order.sql", unique, "unique_key='order_id',")
+    small.build()
+    assert small.query(made) == [(0,)]
+
+
+def test_a_test_with_a_threshold_blocks_where_dbt_test_would_and_not_before(small: Small) -> None:
+    edit(
+        small,
+        "marts/m.yml",
+        'is_true: {arguments: {expression: ">= 0"}',
+        'is_true: {arguments: {expression: ">= 0"}, config: {error_if: ">1"}',
+    )
+    small.publish("orders", [order(2, 1, 1, amount=-5)])
+    small.build()
+    assert small.query(
+        "select each ->> 'verdict' from ops.model_run, jsonb_array_elements(checks) as each"
+        " where model = 'fct_order' and each ->> 'failures' = '1'"
+    ) == [("warn",)]
+    small.publish("orders", [order(3, 2, 1, amount=-5), order(3, 3, 1, amount=-5)])
+    done = small.dbt("run")
+    assert not done.success
+    assert "found 2 failing rows in marts.fct_order" in done.text
+    assert [row[0] for row in facts(small)] == [1]
+
+
+def test_two_builds_at_once_take_turns_at_a_view_that_is_new(shared: Small) -> None:
+    shared.build("--exclude", "stg_shop__orders+")
+    with psycopg.connect(os.environ["SLUICE_WAREHOUSE_URL"]) as other:
+        other.execute("select pg_advisory_xact_lock(hashtextextended('sluice:staging.stg_shop__orders', 0))")
+        other.execute("create view staging.stg_shop__orders as select 1::bigint as order_id")
+        outcome = []
+        thread = threading.Thread(target=lambda: outcome.append(shared.dbt("run", "--select", "stg_shop__orders")))
+        thread.start()
+        waiting = "select count(*) from pg_locks where not granted"
+        while shared.query(waiting) == [(0,)] and thread.is_alive():
+            thread.join(0.05)
+        other.execute("drop view staging.stg_shop__orders")
+        other.execute("create view staging.stg_shop__orders as select order_id from staging.shop__orders")
+    thread.join()
+    assert outcome[0].success, outcome[0].text
+    assert shared.query("select count(*) from staging.stg_shop__orders") == [(0,)]
+
+
+def test_a_run_neither_waits_for_a_vacuum_of_its_table_nor_ends_it(shared: Small) -> None:
+    shared.publish("orders", [order(2, 1, 1)])
+    shared.build()
+    shared.publish("orders", [order(3, 1, 1, amount=7), order(3, 2, 1)])
+    timeout = f'alter database "{shared.warehouse.info.dbname}" set lock_timeout = %s'
+    with psycopg.connect(os.environ["SLUICE_WAREHOUSE_URL"]) as vacuum:
+        vacuum.execute("lock table marts.fct_order in share update exclusive mode")  # as vacuum and analyze take it
+        shared.warehouse.execute(timeout % "'2s'")
+        done = shared.dbt("run")
+        shared.warehouse.execute(timeout % "default")
+    assert done.success, done.text
+    assert [row[0] for row in facts(shared)] == [1, 2]
+
+
+def test_a_developers_build_touches_nothing_of_production_and_reads_what_production_has_not(shared: Small) -> None:
+    """Neither tables nor watermarks nor logs: also one that fails, refreshes all, or retires keys."""
+    wrong = shared.publish("customers", [customer(1, 1, "a"), customer(10, 1, "b")])
+    shared.publish("orders", [order(15, 1, 1)])
+    shared.build()
+    shared.publish("customers", [customer(1, 1, "a")], supersedes=wrong)
+    shared.publish("orders", [order(16, 2, 7)])
+
+    def production() -> list[tuple]:
+        return shared.query(
+            "select 'dim', whole::text from marts.dim_customer as whole union all"
+            " select 'fact', whole::text from marts.fct_order as whole union all"
+            " select 'snapshot', whole::text from snapshots.snap_shop__customers as whole union all"
+            " select 'mark', whole::text from ops.model_watermark as whole where relation !~ '^clean_' union all"
+            " select 'change', whole::text from ops.change as whole where relation !~ '^clean_' union all"
+            " select 'retired', whole::text from ops.retired_key as whole where relation !~ '^clean_' union all"
+            " select 'index', indexname from pg_indexes where schemaname in ('staging', 'snapshots', 'marts') union all"
+            " select 'view', oid::text from pg_class where relkind = 'v' and relnamespace = 'staging'::regnamespace"
+            " order by 1, 2"
+        )
+
+    before = production()
+    shared.build(prefix="clean")
+    shared.build("--full-refresh", prefix="clean")
+    assert production() == before
+    assert shared.query("select count(*) from clean_marts.fct_order") == [(2,)]
+    shared.build()
+    assert facts(shared) == [(1, "a", False), (2, None, True)], "what the developer has read is still to be read"
+
+
+def test_a_deferred_build_sees_what_changed_where_it_reads(small: Small) -> None:
+    """`--defer`: inputs that the developer has not built are read from production, whose changes have other names."""
+    small.publish("customers", [customer(1, 1, "a")])
+    small.publish("orders", [order(2, 1, 1)])
+    small.build()
+    state = small.folder.parent / "state"
+    state.mkdir()
+    (small.folder / "target" / "manifest.json").rename(state / "manifest.json")
+    fact = ["run", "--select", "fct_order", "--defer", "--state", str(state)]
+    done = small.dbt(*fact, prefix="dev")
+    assert done.success, done.text
+    small.publish("orders", [order(3, 2, 1)])
+    small.build()
+    done = small.dbt(*fact, prefix="dev")
+    assert done.success, done.text
+    assert small.query("select order_id from dev_marts.fct_order order by 1") == [(1,), (2,)]
+
+
+def test_a_key_of_another_type_takes_everything_along(small: Small) -> None:
+    small.publish("customers", [customer(1, 1, "a"), customer(5, 2, "b")])
+    small.publish("orders", [order(6, 1, 1), order(6, 2, 2), order(6, 3, 3)])
+    small.build()
+    edit(small, "staging/stg_shop__customers.sql", "id as customer_id", "'c' || id as customer_id")
+    edit(
+        small, "staging/stg_shop__orders.sql", "order_id, customer_id,", "order_id, 'c' || customer_id as customer_id,"
+    )
+    edit(
+        small,
+        "marts/m.yml",
+        "{name: customer_id, data_type: bigint, tests: [not_null]}",
+        "{name: customer_id, data_type: text}",
+    )
+    small.build("--select", "stg_shop__customers+1", "stg_shop__orders", "--exclude", "dim_customer", "fct_order")
+    small.publish("customers", [customer(3, 1, "aa"), customer(9, 3, "c")])
+    small.build()
+    small.publish("orders", [order(9, 2, 3)])
+    small.publish("customers", [customer(4, 2, "bb")])
+    small.build()
+    assert state(small) == ("success",)
+    small.build(prefix="clean")
+    for table in ("snapshots.snap_shop__customers", "marts.dim_customer", "marts.fct_order"):
+        assert small.query(f"table {table} except all table clean_{table}") == []
+        assert small.query(f"table clean_{table} except all table {table}") == []
+    assert facts(small) == [(1, "aa", False), (2, "c", False), (3, "c", False)]
+
+
+def test_a_profile_that_commits_each_statement_is_refused(small: Small) -> None:
+    profile = (small.profiles / "profiles.yml").read_text()
+    (small.folder / "profiles.yml").write_text(
+        profile.replace("type: postgres", "type: postgres\n      autocommit: true")
+    )
+    small.publish("orders", [order(2, 1, 1)])
+    small.profiles = small.folder
+    done = small.dbt("build")
+    assert not done.success
+    assert "Nothing was written. Take autocommit out of the profile" in done.text
+    assert small.query("select to_regclass('snapshots.snap_shop__customers')") == [(None,)]

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from sluice.cli import app
 from tests.dbt.conftest import Small
-from tests.dbt.test_convergent import edit, state
+from tests.dbt.test_convergent import customer, edit, state
 
 
 def order(month: int, key: int, amount: float = 5) -> tuple:
@@ -96,3 +96,69 @@ def test_case_32_a_correction_of_a_closed_period_goes_where_the_model_says(
     small.build()
     assert amounts(small) == [(1, 1, 8), (2, 1, 5), (3, 3, 9)]
     assert small.query("select count(*) from ops.period_correction where decision <> 'restated'") == [(0,)]
+
+
+def test_case_32_S10_a_member_that_vanishes_stays_while_a_fact_of_a_closed_month_points_to_it(small: Small) -> None:
+    """The fact has read that it is gone, and its row waits: it must not point to nothing."""
+    monthly(small)
+    edit(
+        small,
+        "marts/dim_customer.sql",
+        "unique_key='customer_key'",
+        "validity={'from': 'valid_from', 'to': 'valid_to'}, unique_key='customer_key'",
+    )
+    edit(
+        small,
+        "marts/fct_order.sql",
+        "'dim_customer':'customer_id'",
+        "'dim_customer': {'column': 'customer_id', 'at': 'ordered_at'}",
+    )
+    wrong = small.publish("customers", [customer(1, 1, "a"), customer(10, 1, "b")])
+    small.publish("orders", [order(1, 1), order(3, 3)])
+    small.build()
+    sluice("period", "lock", "marts.fct_order", "2026-01", "--reason", "reported", "--yes")
+    small.publish("customers", [customer(1, 1, "a")], supersedes=wrong)
+    small.build()
+    small.build()
+    names = "select order_id, name from marts.fct_order left join marts.dim_customer using (customer_key) order by 1"
+    assert small.query(names) == [(1, "b"), (3, "a")], "what was reported keeps its member"
+    assert small.query("select count(*) from ops.retired_key") == [(1,)]
+    edit(small, "marts/fct_order.sql", "['order_id', 'ordered_at']", "['ordered_at', 'order_id']")
+    done = small.dbt("run")
+    assert not done.success
+    assert "marts.fct_order has a locked period, and would be made anew" in done.text
+    assert small.query(names) == [(1, "b"), (3, "a")]
+    edit(small, "marts/fct_order.sql", "['ordered_at', 'order_id']", "['order_id', 'ordered_at']")
+    sluice("period", "unlock", "1", "--reason", "audited", "--yes")
+    small.build()
+    assert small.query(names) == [(1, "a"), (3, "a")]
+    assert small.query("select count(*) from ops.retired_key") == [(0,)]
+    assert small.query("select name from marts.dim_customer") == [("a",)]
+
+
+def test_case_32_two_days_of_a_closed_month_that_would_become_one_are_refused_with_their_key(small: Small) -> None:
+    monthly(small, "current_period")
+    for old, new in (
+        ("['order_id', 'ordered_at']", "['customer_id', 'ordered_at']"),
+        ("recompute_by='order_id'", "recompute_by='customer_id'"),
+    ):
+        edit(small, "marts/fct_order.sql", old, new)
+    edit(small, "marts/fct_order.sql", "'stg_shop__orders':'order_id'", "'stg_shop__orders':'customer_id'")
+    small.publish("orders", [order(3, 3)])
+    small.build()
+    sluice("period", "lock", "marts.fct_order", "2026-01", "--reason", "reported", "--yes")
+    days = ("2026-01-15", "2026-01-16")
+    small.publish("orders", [("upsert", day, key, 2, 5, day) for key, day in enumerate(days, start=4)])
+    done = small.dbt("run")
+    assert not done.success
+    assert "more than one row per (customer_id, ordered_at)" in done.text
+    assert amounts(small) == [(3, 3, 5)]
+
+
+def test_a_row_of_no_month_is_refused_in_words(small: Small) -> None:
+    monthly(small)
+    edit(small, "marts/m.yml", "          - not_null\n", "")
+    small.publish("orders", [("upsert", "2026-01-15", 1, 1, 5, "infinity")])
+    done = small.dbt("build")
+    assert not done.success
+    assert "a value cannot be computed or stored (23514)" in done.text

@@ -153,13 +153,21 @@ def test_an_error_about_a_value_does_not_show_the_value(dated: Small) -> None:
     assert "Jane Doe" in dated.dbt("build", prefix="dev").text, "a developer sees it, in schemas of their own"
 
 
-def test_a_key_that_is_marked_personal_is_not_shown_when_it_is_there_twice(dated: Small) -> None:
-    path = dated.folder / "models" / "marts" / "m.yml"
-    path.write_text(
-        path.read_text().replace(
-            "{name: order_id, data_type: bigint}", "{name: order_id, data_type: bigint, meta: {personal: true}}"
+@pytest.mark.parametrize("place", ["the model", "the declaration"])
+def test_a_key_that_is_marked_personal_is_not_shown_when_it_is_there_twice(dated: Small, place: str) -> None:
+    if place == "the model":
+        edit(
+            dated,
+            "marts/m.yml",
+            "{name: order_id, data_type: bigint}",
+            "{name: order_id, data_type: bigint, meta: {personal: true}}",
         )
-    )
+    else:
+        path = dated.folder / "models" / "staging" / "src.yml"
+        path.write_text(
+            path.read_text().rstrip()
+            + "\n        columns:\n          - {name: order_id, config: {meta: {personal: true}}}\n"
+        )
     edit(
         dated,
         "marts/fct_order.sql",
@@ -171,3 +179,125 @@ def test_a_key_that_is_marked_personal_is_not_shown_when_it_is_there_twice(dated
     assert not done.success
     assert "more than one row per (order_id)" in done.text
     assert "4711" not in done.text
+
+
+PERSON = """
+{{ config(unique_key='person_key', recompute_by='customer_id', touched_by={'stg_shop__customers': 'customer_id'}) }}
+select md5(customer_id::text)::uuid as person_key, customer_id, name
+from {{ current_rows(ref('stg_shop__customers'), 'customer_id') }}
+"""
+
+
+def equal_to_a_rebuild(small: Small, *tables: str) -> None:
+    small.build(prefix="clean")
+    for table in tables:
+        assert small.query(f"table {table} except all table clean_{table}") == [], table
+        assert small.query(f"table clean_{table} except all table {table}") == [], table
+
+
+def test_S10_a_member_without_history_that_is_looked_up_and_goes_leaves_no_fact_pointing_to_it(small: Small) -> None:
+    """Its retired row has no interval that could be emptied: the lookup must not find it."""
+    (small.folder / "models" / "marts" / "dim_person.sql").write_text(PERSON)
+    edit(
+        small,
+        "marts/fct_order.sql",
+        "touched_by={",
+        "touched_by={'dim_person': {'column':'customer_id','lookup':true},",
+    )
+    edit(small, "marts/fct_order.sql", "orders.amount,", "dim_person.person_key, orders.amount,")
+    path = small.folder / "models" / "marts" / "fct_order.sql"
+    path.write_text(
+        path.read_text()
+        + " left join {{ ref('dim_person') }} as dim_person on dim_person.customer_id = orders.customer_id"
+    )
+    edit(
+        small,
+        "marts/m.yml",
+        "      - name: amount",
+        "      - name: person_key\n        tests:\n"
+        "          - relationships: {arguments: {to: \"ref('sluice', 'dim_person')\", field: person_key}}\n"
+        "      - name: amount",
+    )
+    small.publish("customers", [customer(1, 1, "a"), customer(1, 2, "b")])
+    small.publish("orders", [order(2, 1, 1), order(2, 2, 2)])
+    small.build()
+    small.publish("customers", [("delete", "2026-01-09", 2, None, None)])
+    small.build("--select", "+dim_person", "--indirect-selection", "cautious")
+    assert small.query("select count(*) from ops.retired_key where relation = 'marts.dim_person'") == [(1,)]
+    small.build()
+    assert small.query("select order_id, person_key is not null from marts.fct_order order by 1") == [
+        (1, True),
+        (2, False),
+    ]
+    assert small.query("select count(*) from ops.retired_key") == [(0,)]
+    equal_to_a_rebuild(small, "marts.dim_person", "marts.fct_order")
+
+
+def test_a_version_that_is_no_longer_current_and_else_the_same_is_a_change(dated: Small) -> None:
+    edit(dated, "marts/dim_customer.sql", "'to': 'valid_to'}", "'to': 'valid_to', 'current': 'is_current'}")
+    edit(
+        dated,
+        "marts/dim_customer.sql",
+        "false as is_inferred from",
+        "false as is_inferred, phone <> 'left' as is_current from",
+    )
+    edit(dated, "marts/dim_customer.sql", "'infinity', true from", "'infinity', true, true from")
+    edit(
+        dated,
+        "marts/m.yml",
+        "      - {name: is_inferred, data_type: boolean}",
+        "      - {name: is_inferred, data_type: boolean}\n      - {name: is_current, data_type: boolean}",
+    )
+    (dated.folder / "models" / "marts" / "mart_present.sql").write_text(
+        "{{ config(unique_key='customer_id', touched_by={'dim_customer': 'customer_id'}) }}\n"
+        "select customer_id, name from {{ ref('dim_customer') }} where is_current and valid_to = 'infinity'"
+    )
+    dated.publish("customers", [customer(1, 1, "a"), customer(1, 2, "b")])
+    dated.build()
+    dated.publish("customers", [("upsert", "2026-01-05", 2, "b", "left")])
+    dated.build()
+    assert dated.query("select customer_id from marts.mart_present") == [(1,)]
+
+
+def aggregate(small: Small, name: str, columns: list[str]) -> None:
+    (small.folder / "models" / "marts" / f"{name}.sql").write_text(
+        "{{ config(unique_key=" + repr(columns) + ", touched_by={'fct_order': {'column': " + repr(columns) + ", 'by': "
+        f"{columns!r}" + "}}) }}\n"
+        f"select {', '.join(columns)}, count(*) as orders, sum(amount) as amount"
+        " from {{ ref('fct_order') }} group by " + ", ".join(columns)
+    )
+
+
+def test_an_aggregate_of_a_fact_by_other_columns_than_its_key_follows_what_its_rows_were_and_are(small: Small) -> None:
+    aggregate(small, "mart_customer", ["customer_id"])
+    aggregate(small, "mart_customer_day", ["customer_id", "ordered_at"])
+    both = ("marts.mart_customer", "marts.mart_customer_day")
+    first = small.publish("orders", [order(2, key, key % 5 + 1) for key in range(1, 31)])
+    small.publish("orders", [order(3, 40, 6)])
+    small.build()
+    small.publish("orders", [order(4, 1, 3, ordered=2), order(4, 40, 6, amount=9, ordered=3), order(4, 50, 8)])
+    small.build()
+    assert touched(small, "mart_customer") == 4, "customer 2, who had order 1; 3, who has it; 6 and 8"
+    assert small.query("select * from marts.mart_customer where customer_id in (2, 3, 6, 8) order by 1") == [
+        (2, 5, 25),
+        (3, 7, 35),
+        (6, 1, 9),
+        (8, 1, 5),
+    ]
+    assert touched(small, "mart_customer_day") == 4, "of 6, the day that was corrected"
+    small.publish("orders", [order(2, 3, 4), ("delete", "2026-01-09", 40, None, None, None)], supersedes=first)
+    small.build()
+    assert small.query("select customer_id, orders from marts.mart_customer order by 1") == [(3, 1), (4, 1), (8, 1)]
+    assert small.query("select customer_id from marts.mart_customer_day order by 1") == [(3,), (4,), (8,)]
+    # a commit that did not note what is asked, as that of other code: everything is computed, nothing is missed
+    small.publish("orders", [order(9, 50, 3)])
+    small.build("--select", "fct_order", "dim_customer", "--indirect-selection", "cautious")
+    small.warehouse.execute("update ops.change set noted = '{}'")
+    small.warehouse.execute("delete from ops.changed_key where key_of is not null")
+    small.build()
+    assert touched(small, "mart_customer") is None
+    equal_to_a_rebuild(small, *both)
+    edit(small, "marts/mart_customer.sql", "'by': ['customer_id']", "'by': ['customer']")
+    done = small.dbt("run")
+    assert not done.success
+    assert "mart_customer: touched_by of fct_order says by customer, which must be a column of fct_order" in done.text

@@ -17,7 +17,7 @@ from sluice.loading.erase import erase
 from sluice.verify import Budget, verify
 from sluice.verify.shadow import OverBudget, shadow_schemas
 from tests.dbt.conftest import Small, as_the_project
-from tests.dbt.test_convergent import customer, order
+from tests.dbt.test_convergent import customer, edit, order
 
 NOW = Budget(wait=timedelta(0))
 PEOPLE = """
@@ -217,3 +217,20 @@ def test_S4_a_killed_verification_is_cleared_away_by_the_next(built: Small, ware
         assert built.query(ours) == [], "its dbt has no session any more"
     time.sleep(0.5)
     assert left_behind(built) == []
+
+
+def test_a_rebuild_that_fails_on_a_value_does_not_show_it(built: Small) -> None:
+    """The rebuild's schemas have a prefix, as a developer's have; what is said of it is kept in the ledger."""
+    edit(
+        built,
+        "marts/dim_customer.sql",
+        "customer_id, name, dbt_valid_from",
+        "customer_id, name::int::text as name, dbt_valid_from",
+    )
+    verdict = verify("v", NOW)
+    (dim,) = (check for check in verdict.checks if check.object == "marts.dim_customer")
+    assert "22P02" in (dim.message or "")
+    kept = built.query("select string_agg(whole::text, '') from ops.gate_result as whole")[0][0]
+    for value in ("ann", "anna", "bea", "Bea"):
+        assert f'"{value}' not in kept
+        assert f'"{value}' not in str(verdict.checks)

@@ -11,7 +11,7 @@
 
 {#-
     What the macros of this folder hand around: {name, target, sql, grain, slice: the columns whose values are
-    recomputed as a whole, touched_by: {input: {columns, is_lookup, at, unless_in} or none}, validity: {from, to, current} or none}.
+    recomputed as a whole, touched_by: {input: {columns, by, is_lookup, at, unless_in} or none}, validity: {from, to, current} or none}.
 -#}
 {% macro sluice_spec(sql, unique_key, recompute_by, touched_by, validity) %}
     {%- set target = this.incorporate(type='table') -%}
@@ -20,10 +20,11 @@
     {%- for input, touch in touched_by.items() -%}
         {%- if touch is none -%}{%- do inputs.update({input: none}) -%}
         {%- elif touch is mapping -%}
-            {%- for word in touch if word not in ('column', 'lookup', 'at', 'unless_in') -%}
-                {%- do exceptions.raise_compiler_error(model.name ~ ": touched_by of " ~ input ~ " has '" ~ word ~ "'; it may have column, lookup, at, unless_in") -%}
+            {%- for word in touch if word not in ('column', 'by', 'lookup', 'at', 'unless_in') -%}
+                {%- do exceptions.raise_compiler_error(model.name ~ ": touched_by of " ~ input ~ " has '" ~ word ~ "'; it may have column, by, lookup, at, unless_in") -%}
             {%- endfor -%}
             {%- do inputs.update({input: {'columns': sluice_list(touch.column), 'at': touch.get('at'), 'is_lookup': touch.get('lookup', false) or 'at' in touch, 'unless_in': touch.get('unless_in')}}) -%}
+            {%- if touch.by -%}{%- do inputs[input].update({'by': sluice_list(touch.by)}) -%}{%- endif -%}
         {%- else -%}{%- do inputs.update({input: {'columns': sluice_list(touch), 'at': none, 'is_lookup': false, 'unless_in': none}}) -%}
         {%- endif -%}
     {%- endfor -%}
@@ -61,7 +62,10 @@
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
     {%- do run_query("select set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true), set_config('client_min_messages', 'warning', true)") -%}
     {%- do run_query('select pg_advisory_xact_lock(' ~ sluice_lock(spec.name) ~ ')') -%}
-    {%- set begun = run_query('select clock_timestamp()::text, seq, ' ~ sluice_wal_of_session() ~ ' from ops.clock')[0] -%}
+    {%- set begun = run_query("select clock_timestamp()::text, seq, " ~ sluice_wal_of_session() ~ ", exists (select from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()) from ops.clock")[0] -%}
+    {%- if not begun[3] -%}
+        {%- do exceptions.raise_compiler_error('the dbt profile says autocommit: readers would see half of ' ~ spec.name ~ '. Nothing was written. Take autocommit out of the profile') -%}
+    {%- endif -%}
     {%- do spec.update({'started': begun[0], 'seq': begun[1], 'wal': begun[2], 'run_id': env_var('SLUICE_RUN_ID', invocation_id)}) -%}
 
     {#- 1. what the relation must become: its columns, and how much of it -#}
@@ -122,7 +126,7 @@
     {%- set columns = names | join(', ') -%}
     {%- set rows = 'select ' ~ columns ~ ' from (' ~ spec.sql ~ ') as wanted' -%}
 
-    {%- set has_locks = sluice_period_locks(spec) -%}
+    {%- set has_locks = sluice_period_locks(spec, shape) -%}
     {%- if plan.is_full and not sluice_partition_column(spec) and not has_locks and not run_query('select exists (select from ' ~ target ~ ')')[0][0] -%}
         {#- Nothing to compare with: straight into the table. -#}
         {%- call statement('main') -%} {{ sluice_guarded('insert into ' ~ target ~ ' (' ~ columns ~ ') ' ~ rows) }} {%- endcall -%}
@@ -148,9 +152,9 @@
     {%- endif -%}
     {%- do sluice_analyze(spec, 'sluice_wanted') -%}
     {%- do sluice_refuse_nulls(spec, 'sluice_wanted') -%}
+    {%- if has_locks and config.get('closed_periods').correction == 'current_period' -%}{%- do sluice_move_to_open(spec, present) -%}{%- endif -%}
     {%- do sluice_refuse_duplicates(spec, 'sluice_wanted') -%}
     {%- do sluice_refuse_overlaps(spec, 'sluice_wanted') -%}
-    {%- if has_locks and config.get('closed_periods').correction == 'current_period' -%}{%- do sluice_move_to_open(spec, present) -%}{%- endif -%}
 
     {%- set fresh = [] -%}
     {%- if shape.has_grain -%}
@@ -221,7 +225,7 @@
 {% macro sluice_parts(spec) %}
     {%- set sql, others = [spec.sql], [] -%}
     {%- for node in sluice_inputs(model) if (spec.touched_by[node.name] or {}).get('unless_in') and spec.touched_by[node.name]['columns'] == spec.slice -%}
-        {%- set relation = api.Relation.create(database=node.database, schema=node.schema, identifier=node.alias) | string -%}
+        {%- set relation = sluice_relation(node) | string -%}
         {%- do sql.append(sql.pop() | replace(relation, '(select * from ' ~ relation ~ ' where false)')) -%}
         {%- do others.append(spec.touched_by[node.name].unless_in) -%}
     {%- endfor -%}
@@ -287,11 +291,12 @@
 
 {#-
     `statement`, so that an error about a value does not carry the value: Postgres quotes it, and dbt prints that in the task's log.
-    What kind of error, and of which column where Postgres says so, remains. A developer in schemas of their own sees all of it.
+    What kind of error, and of which column where Postgres says so, remains. A developer in schemas of their own sees all of it;
+    the schemas of `sluice verify` and `sluice rebuild` are nobody's own.
 -#}
 {% macro sluice_guarded(statement, using='', what='') -%}
     {%- set using = ' using ' ~ using if using -%}
-    {%- if env_var('SLUICE_SCHEMA_PREFIX', '') -%}
+    {%- if env_var('SLUICE_SCHEMA_PREFIX', '') not in ('', 'sluice_verify') -%}
         do $sluice$ begin execute $statement${{ statement }}$statement${{ using }}; end $sluice$
     {%- else -%}
         do $sluice$

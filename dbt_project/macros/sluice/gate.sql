@@ -5,20 +5,19 @@
     What a test reads follows from what it says. Of a row by itself (not_null, accepted_values, relationships, is_true): the rows
     about to be committed, `come`. `unique`: nothing where the grain's index says it, else the rows with a value that came. That a
     parent vanished under a child cannot be: it is retired first (retired.sql). Any other test reads the whole relation.
-    Tests with severity `warn` are counted, and stop nothing.
+    Tests with severity `warn` are counted, and stop nothing. A threshold (`error_if`) is of the rows that are read.
 -#}
 {% macro sluice_gate(spec, come) %}
     {%- set checks = [{'name': 'grain_is_unique', 'verdict': 'pass', 'failures': 0}] -%}
     {%- if come is none -%}{{ return(checks) }}{%- endif -%}
     {%- for test in graph.nodes.values() if test.resource_type == 'test' and test.attached_node == model.unique_id and test.config.enabled and test.test_metadata -%}
         {%- set rows = sluice_tested_rows(spec, come, test) -%}
-        {%- set result = sluice_run_test(test, rows) if rows else 0 -%}
-        {%- set blocking = (test.config.severity | lower) == 'error' -%}
-        {%- set lifted = result > 0 and blocking and sluice_is_overridden(spec, test.name) -%}
-        {%- do checks.append({'name': test.alias, 'verdict': 'pass' if result == 0 else ('fail' if blocking and not lifted else 'warn'), 'failures': result}) -%}
-        {%- if result > 0 and blocking and not lifted -%}
+        {%- set result = sluice_run_test(test, rows) if rows else {'failures': 0, 'verdict': 'pass'} -%}
+        {%- if result.verdict == 'fail' and sluice_is_overridden(spec, test.name) -%}{%- do result.update({'verdict': 'warn'}) -%}{%- endif -%}
+        {%- do checks.append({'name': test.alias, 'verdict': result.verdict, 'failures': result.failures}) -%}
+        {%- if result.verdict == 'fail' -%}
             {%- do exceptions.raise_compiler_error(
-                'gate: ' ~ test.name ~ ' found ' ~ result ~ ' failing rows in ' ~ spec.name ~ sluice_sample(test, rows, spec.grain)
+                'gate: ' ~ test.name ~ ' found ' ~ result.failures ~ ' failing rows in ' ~ spec.name ~ sluice_sample(test, rows, spec.grain)
                 ~ '. Nothing was written; readers keep the rows they had'
             ) -%}
         {%- endif -%}
@@ -63,7 +62,7 @@
         {%- if name in ('to', 'compare_model') and value is string and 'ref(' in value -%}
             {%- set wanted = sluice_named_ref(value) -%}
             {%- for node in graph.nodes.values() if node.name == wanted and node.resource_type in ('model', 'snapshot', 'seed') -%}
-                {%- do arguments.update({name: api.Relation.create(database=node.database, schema=node.schema, identifier=node.alias)}) -%}
+                {%- do arguments.update({name: sluice_relation(node)}) -%}
             {%- endfor -%}
         {%- else -%}
             {%- do arguments.update({name: value}) -%}
@@ -75,12 +74,19 @@
 {% endmacro %}
 
 
-{#- Guarded as the model's own query is: a test that computes with a value may fail on it, and Postgres would quote it. -#}
+{#-
+    {failures, verdict: pass, warn or fail}, by the test's severity, warn_if, error_if, fail_calc and limit, as `dbt test` judges.
+    Guarded as the model's own query is: a test that computes with a value may fail on it, and Postgres would quote it.
+-#}
 {% macro sluice_run_test(test, rows) %}
+    {%- set config, count = test.config, 'coalesce(' ~ test.config.fail_calc ~ ', 0)' -%}
+    {%- set worst = "case when " ~ count ~ ' ' ~ config.error_if ~ " then 'fail' " if (config.severity | lower) == 'error' else 'case ' -%}
     {%- do run_query(sluice_guarded(
-        "select set_config('sluice.failing', count(*)::text, true) from (" ~ sluice_test_sql(test, rows) ~ '\n) as failing', what='the test ' ~ test.name ~ ': '
+        "select set_config('sluice.failing', " ~ count ~ "::bigint || ' ' || " ~ worst ~ 'when ' ~ count ~ ' ' ~ config.warn_if ~ " then 'warn' else 'pass' end, true)"
+        ~ ' from (' ~ sluice_test_sql(test, rows) ~ '\n' ~ ('limit ' ~ config.limit if config.limit) ~ ') as failing', what='the test ' ~ test.name ~ ': '
     )) -%}
-    {{ return(run_query("select current_setting('sluice.failing')")[0][0] | int) }}
+    {%- set found = run_query("select current_setting('sluice.failing')")[0][0].split(' ') -%}
+    {{ return({'failures': found[0] | int, 'verdict': found[1]}) }}
 {% endmacro %}
 
 
@@ -94,16 +100,27 @@
 {% endmacro %}
 
 
-{#- A key for a message: columns that are marked personal show only that they are there. -#}
+{#- A key for a message: columns that the model, or a declaration, marks as personal show only that they are there. -#}
 {% macro sluice_shown_key(columns) -%}
+    {%- set personal = sluice_personal_columns(model) -%}
     jsonb_build_array(
     {%- for name in columns -%}
-        {%- set column = model.columns.get(name) or {} -%}
-        {%- set meta = (column.get('config') or {}).get('meta') or column.get('meta') or {} -%}
-        {{ "case when " ~ name ~ " is not null then '(personal)' end" if meta.get('personal') else name }}{{ ', ' if not loop.last }}
+        {{ "case when " ~ name ~ " is not null then '(personal)' end" if name in personal else name }}{{ ', ' if not loop.last }}
     {%- endfor -%}
     )::text
 {%- endmacro %}
+
+
+{#- Names of columns that the node, or the declaration of a source, marks as personal. -#}
+{% macro sluice_personal_columns(node) %}
+    {%- set personal = [] -%}
+    {%- for described in [node.columns] + (graph.sources.values() | map(attribute='columns') | list) -%}
+        {%- for name, column in described.items() if ((column.get('config') or {}).get('meta') or column.get('meta') or {}).get('personal') -%}
+            {%- do personal.append(name) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {{ return(personal) }}
+{% endmacro %}
 
 
 {#- dbt's own, except that the whole failing row is returned, so that a message can carry its key. -#}

@@ -16,10 +16,33 @@
         {%- if name not in known -%}
             {%- do exceptions.raise_compiler_error(model.name ~ ': touched_by lists ' ~ name ~ ', which the model does not read') -%}
         {%- endif -%}
+        {%- if touch and touch.by -%}{%- do sluice_check_by(name, touch.by) -%}{%- endif -%}
         {%- if touch and touch.unless_in and (touch.unless_in not in spec.touched_by or not spec.touched_by[touch.unless_in] or spec.touched_by[touch.unless_in]['columns'] != touch['columns']) -%}
             {%- do exceptions.raise_compiler_error(model.name ~ ': touched_by of ' ~ name ~ ' says unless_in ' ~ touch.unless_in ~ ', which must be an input by the same column') -%}
         {%- endif -%}
     {%- endfor -%}
+{% endmacro %}
+
+
+{#- `by` names columns of a snapshot or convergent model; of a log, both have the column. Their values are kept for a while. -#}
+{% macro sluice_check_by(name, columns) %}
+    {%- for node in sluice_inputs(model) if node.name == name -%}
+        {%- set present = [] if sluice_logs_of(node) else adapter.get_columns_in_relation(sluice_relation(node)) | map(attribute='name') | reject('in', sluice_personal_columns(node)) | list -%}
+        {%- for column in columns if column not in present -%}
+            {%- do exceptions.raise_compiler_error(model.name ~ ': touched_by of ' ~ name ~ ' says by ' ~ column ~ ', which must be a column of ' ~ name ~ ', a snapshot or convergent model, and not personal') -%}
+        {%- endfor -%}
+    {%- endfor -%}
+{% endmacro %}
+
+
+{#- The columns, each set as one text, by which other models want to hear of changes of `node`: see `by` in touched_by. -#}
+{% macro sluice_asked_of(node, present) %}
+    {%- set asked, noted = [], present | reject('in', sluice_personal_columns(node)) | list -%}
+    {%- for other in graph.nodes.values() if other.config.get('touched_by') -%}
+        {%- set touch = other.config.get('touched_by').get(node.name) -%}
+        {%- if touch is mapping and touch.get('by') and not sluice_list(touch.by) | reject('in', noted) | list -%}{%- do asked.append(sluice_list(touch.by) | join(', ')) -%}{%- endif -%}
+    {%- endfor -%}
+    {{ return(asked | unique | list) }}
 {% endmacro %}
 
 
@@ -63,10 +86,18 @@
 {% endmacro %}
 
 
+{#- Where the rows of a node are: with --defer, in the other environment if there are none here, as `ref` has it. -#}
+{% macro sluice_relation(node) %}
+    {%- set own = api.Relation.create(database=node.database, schema=node.schema, identifier=node.alias) -%}
+    {%- set deferred = node.get('defer_relation') if invocation_args_dict.get('defer') and load_relation(own) is none else none -%}
+    {{ return(api.Relation.create(database=deferred.database, schema=deferred.schema, identifier=deferred.alias) if deferred else own) }}
+{% endmacro %}
+
+
 {#- The relation of one of the model's inputs, by the input's name. -#}
 {% macro sluice_relation_of(name) %}
     {%- for node in sluice_inputs(model) if node.name == name -%}
-        {{ return(api.Relation.create(database=node.database, schema=node.schema, identifier=node.alias)) }}
+        {{ return(sluice_relation(node)) }}
     {%- endfor -%}
 {% endmacro %}
 

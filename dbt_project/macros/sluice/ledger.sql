@@ -14,16 +14,27 @@
     )[0] -%}
     {%- do spec.update({'model_run_id': run[0]}) -%}
     {%- if not has_changes -%}{{ return(none) }}{%- endif -%}
-    {%- set is_full = shape.created or done.come == spec.target -%}
-    {%- if not is_full -%}{%- do sluice_changed_ranges(spec) -%}{%- endif -%}
-    {%- set change = run_query("insert into ops.change (relation, seq, is_full, run_id) values ('" ~ spec.name ~ "', ops.next_seq(), " ~ is_full ~ ", '" ~ run_id ~ "') returning change_id, seq")[0] -%}
+    {%- set is_full = shape.created or not shape.has_grain or done.come == spec.target -%}
+    {%- if is_full -%}{%- do run_query("delete from ops.retired_key where relation = '" ~ spec.name ~ "'") -%}{%- else -%}{%- do sluice_changed_ranges(spec) -%}{%- endif -%}
+    {%- set asked = [] if is_full else sluice_asked_of(model, sluice_column_types('sluice_come')) -%}
+    {%- set change = run_query("insert into ops.change (relation, seq, is_full, noted, run_id) values ('" ~ spec.name ~ "', ops.next_seq(), " ~ is_full ~ ", string_to_array('" ~ asked | join(';') ~ "', ';'), '" ~ run_id ~ "') returning change_id, seq")[0] -%}
     {%- if not is_full -%}
         {%- do run_query('insert into ops.changed_key (change_id, key, changed_from, changed_to) select ' ~ change[0] ~ ', key, changed_from, changed_to from sluice_ranges') -%}
+        {%- for columns in asked -%}
+            {%- do run_query('insert into ops.changed_key (change_id, key, key_of) select ' ~ change[0] ~ ', ' ~ sluice_key_text(columns.split(', ')) ~ ", '" ~ columns ~ "' from (select "
+                ~ columns ~ ' from sluice_come union select ' ~ columns ~ ' from sluice_gone) as changed where (' ~ columns ~ ') is not null') -%}
+        {%- endfor -%}
         {%- if sluice_pointers_to(model) -%}
             {%- do run_query("insert into ops.retired_key (relation, key, seq) select '" ~ spec.name ~ "', " ~ spec.grain[0] ~ '::text, ' ~ change[1] ~ ' from sluice_gone where sluice_stays') -%}
         {%- endif -%}
     {%- endif -%}
 {% endmacro %}
+
+
+{#- A key as one text, as ops.changed_key has it. -#}
+{% macro sluice_key_text(columns) -%}
+    {{ columns[0] ~ '::text' if columns | length == 1 else 'jsonb_build_array(' ~ columns | join(', ') ~ ')::text' }}
+{%- endmacro %}
 
 
 {#- WAL that this session has written, as far as its transactions have ended: the statistics know no earlier. -#}
@@ -47,7 +58,7 @@
     answer to "which row held at t" is another one now. A row whose end alone moved answers differently only between the two ends.
 -#}
 {% macro sluice_changed_ranges(spec) %}
-    {%- set key = spec.slice[0] ~ '::text' if spec.slice | length == 1 else 'jsonb_build_array(' ~ spec.slice | join(', ') ~ ')::text' -%}
+    {%- set key = sluice_key_text(spec.slice) -%}
     {%- if not spec.validity -%}
         {%- do run_query('create temporary table sluice_ranges on commit drop as select ' ~ key ~ " as key, '-infinity'::timestamptz as changed_from, 'infinity'::timestamptz as changed_to from (select "
             ~ spec.slice | join(', ') ~ ' from sluice_come union select ' ~ spec.slice | join(', ') ~ ' from sluice_gone) as changed') -%}
@@ -62,7 +73,7 @@
         ~ ' with come as materialized (select ' ~ columns ~ " from sluice_come), gone as materialized (select " ~ columns ~ ' from sluice_gone),'
         ~ ' moved as (select come.' ~ spec.grain | join(', come.') ~ ', least(come.' ~ ends ~ ', gone.' ~ ends ~ ') as changed_from, greatest(come.' ~ ends ~ ', gone.' ~ ends ~ ') as changed_to'
         ~ ' from come inner join gone on ' ~ sluice_same(spec.grain, 'come', 'gone')
-        ~ ' where row(' ~ sluice_prefixed(content, 'come') ~ ') is not distinct from row(' ~ sluice_prefixed(content, 'gone') ~ ')),'
+        ~ ' where come.' ~ ends ~ ' <> gone.' ~ ends ~ ' and row(' ~ sluice_prefixed(content, 'come') ~ ') is not distinct from row(' ~ sluice_prefixed(content, 'gone') ~ ')),'
         ~ ' spans as ('
         ~ ' select ' ~ key ~ " as key, coalesce(moved.changed_from, rows." ~ begins ~ ", '-infinity') as changed_from, coalesce(moved.changed_to, rows." ~ ends ~ ") as changed_to"
         ~ ' from (table come union all table gone) as rows left join moved using (' ~ spec.grain | join(', ') ~ '))'

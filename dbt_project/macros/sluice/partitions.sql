@@ -35,17 +35,20 @@
         {%- do run_query('drop table sluice_shape') -%}
     {%- endif -%}
     {%- if not column -%}{%- do sluice_leave_room(spec.target) -%}{%- endif -%}
-    {%- do create_indexes(spec.target) -%}
 {% endmacro %}
 
 
-{#- Partitions for the months of `rows`, and for this month and the two after it. -#}
+{#-
+    Partitions for the months of `rows`, and for this month and the two after it. A known gap: a reader who planned its query just
+    before this commit and takes its snapshot just after it sees all that the commit wrote, except in partitions that it brought
+    (docs/decisions/partitions.md).
+-#}
 {% macro sluice_ensure_partitions(spec, rows) %}
     {%- set column = sluice_partition_column(spec) -%}
     {%- if not column -%}{{ return(none) }}{%- endif -%}
     {%- set months = run_query(
         "select to_char(month, 'YYYY_MM'), to_char(month, 'YYYY-MM-DD'), to_char(month + interval '1 month', 'YYYY-MM-DD') from ("
-        ~ "select distinct date_trunc('month', " ~ column ~ "::timestamp) as month from " ~ rows
+        ~ "select distinct date_trunc('month', " ~ column ~ "::timestamp) as month from " ~ rows ~ ' where isfinite(' ~ column ~ ')'
         ~ " union select date_trunc('month', now()::timestamp) + number * interval '1 month' from generate_series(0, 2) as number) as months"
         ~ " where to_regclass('" ~ spec.target.schema ~ ".' || quote_ident('" ~ spec.target.identifier[:50] ~ "__' || to_char(month, 'YYYY_MM'))) is null order by 1"
     ) -%}

@@ -9,10 +9,13 @@
     Whatever is decided stands in ops.period_correction, one row per slice. A slice that waits or was moved is looked at again in every
     run, so that it lands where it belongs once the period is open.
 -#}
-{% macro sluice_period_locks(spec) %}
+{% macro sluice_period_locks(spec, shape) %}
     {%- set locks = run_query("select exists (select from ops.period_lock where relation = '" ~ spec.name ~ "' and unlocked_at is null)")[0][0] -%}
     {%- if locks and not config.get('closed_periods') -%}
         {%- do exceptions.raise_compiler_error(model.name ~ ' has a locked period and declares no closed_periods, so nothing says where a correction goes. Nothing was written') -%}
+    {%- endif -%}
+    {%- if locks and not shape.has_grain -%}
+        {%- do exceptions.raise_compiler_error(spec.name ~ ' has a locked period, and would be made anew (it was dropped, or its unique_key or partition_by changed): what was closed could not be kept. Nothing was written. Unlock it first: sluice period list') -%}
     {%- endif -%}
     {{ return(locks) }}
 {% endmacro %}

@@ -23,9 +23,9 @@
 {% endmacro %}
 
 
-{#- The name in `ref('…')`, as a test has it. -#}
+{#- The name in `ref('…')` or `ref('package', '…')`, as a test has it. -#}
 {% macro sluice_named_ref(text) %}
-    {%- set found = modules.re.search("ref\\(\\s*['\"]([^'\"]+)['\"]", text) -%}
+    {%- set found = modules.re.search("ref\\(\\s*(?:['\"][^'\"]+['\"]\\s*,\\s*)?['\"]([^'\"]+)['\"]", text) -%}
     {{ return(found.group(1) if found else none) }}
 {% endmacro %}
 
@@ -51,7 +51,7 @@
     Delete retired rows that nobody points to any more: of the dimensions that this model points to, and of the model itself. In a
     transaction of its own, after the model's, and only while none of the models concerned is being written, since what it is about
     to commit cannot be seen. A model that has read the retirement points there no longer; one that takes the key from elsewhere
-    (touched_by: none) is looked into.
+    (touched_by: none), or whose corrections may wait for a closed period, is looked into.
 -#}
 {% macro sluice_purge_retired(spec) %}
     {%- call statement('held', fetch_result=true, auto_begin=true) -%} select distinct relation from ops.retired_key {%- endcall -%}
@@ -67,7 +67,7 @@
             {%- do locks.append('pg_try_advisory_xact_lock_shared(' ~ sluice_lock(pointer.relation) ~ ')') -%}
             {%- if run_query("select to_regclass('" ~ pointer.relation ~ "') is not null")[0][0] -%}
                 {%- set touch = (pointer.model.config.get('touched_by') or {}).get(parent.name) -%}
-                {%- if touch -%}
+                {%- if touch and not pointer.model.config.get('closed_periods') -%}
                     {%- do conditions.append("retired.seq <= coalesce((select mark.seq from ops.model_watermark as mark where mark.relation = '" ~ pointer.relation ~ "' and mark.input = '" ~ parent.name ~ "'), -1)") -%}
                 {%- else -%}
                     {%- do conditions.append('not exists (select from ' ~ pointer.relation ~ ' as pointing where pointing.' ~ pointer.column ~ ' = parent.' ~ parent.config.unique_key ~ ')') -%}
@@ -87,14 +87,14 @@
 {% endmacro %}
 
 
-{#- The query, with the retired rows of dimensions that it reads other than by lookup left out: to it they are gone already. -#}
+{#- The query, with retired rows left out: to it they are gone already. A lookup in a dimension with validity finds none in any case. -#}
 {% macro sluice_without_retired(sql, touched_by) %}
     {%- set text = [sql] -%}
     {%- for node_id in model.depends_on.nodes if node_id in graph.nodes -%}
         {%- set parent = graph.nodes[node_id] -%}
         {%- set touch = touched_by.get(parent.name) -%}
-        {%- if touch and not touch.is_lookup and sluice_pointers_to(parent) -%}
-            {%- set relation = api.Relation.create(database=parent.database, schema=parent.schema, identifier=parent.alias) | string -%}
+        {%- if touch and not (touch.is_lookup and parent.config.get('validity')) and sluice_pointers_to(parent) -%}
+            {%- set relation = sluice_relation(parent) | string -%}
             {%- do text.append(text.pop() | replace(relation, '(select * from ' ~ relation ~ ' where ' ~ parent.config.unique_key
                 ~ "::text not in (select key from ops.retired_key where relation = '" ~ parent.schema ~ '.' ~ parent.alias ~ "'))")) -%}
         {%- endif -%}

@@ -67,7 +67,7 @@
 
 
 {#-
-    The indexes that a convergent relation needs, from what it declares: {name: {columns, is_unique}}. The grain; the slice; and for each
+    The indexes of a convergent relation, from what it declares: {name: {columns, is_unique, method}}. The grain; the slice; and for each
     input by whose key rows are looked for, those columns with the instant of the lookup.
 -#}
 {% macro sluice_own_indexes(spec) %}
@@ -95,6 +95,10 @@
         {%- if columns not in covered and not ahead -%}
             {%- do own.update({stem ~ '__' ~ local_md5(columns | join(','))[:8]: {'columns': columns, 'is_unique': false}}) -%}
         {%- endif -%}
+    {%- endfor -%}
+    {#- Readers' own, as dbt's `indexes` has them; the name says what they are, so that a change of it is another index. -#}
+    {%- for index in config.get('indexes') or [] -%}
+        {%- do own.update({stem ~ '__' ~ local_md5(tojson(index, sort_keys=true))[:8]: {'columns': index['columns'], 'is_unique': index.get('unique', false), 'method': index.get('type', 'btree')}}) -%}
     {%- endfor -%}
     {{ return(own) }}
 {% endmacro %}
@@ -124,9 +128,11 @@
 
 {#- After the rows are written: those of another grain may not satisfy the index. -#}
 {% macro sluice_create_own_indexes(spec) %}
-    {%- for name, index in sluice_own_indexes(spec).items() -%}
+    {#- Asked for first: `if not exists` would lock the table before it looks, and so end an autovacuum of it in every run. -#}
+    {%- set present = run_query("select indexname from pg_indexes where schemaname = '" ~ spec.target.schema ~ "' and tablename = '" ~ spec.target.identifier ~ "'").columns[0].values() -%}
+    {%- for name, index in sluice_own_indexes(spec).items() if name not in present -%}
         {%- set columns = index['columns'] | join(', ') -%}
-        {%- set create = 'create ' ~ ('unique ' if index.is_unique) ~ 'index if not exists ' ~ adapter.quote(name) ~ ' on ' ~ spec.target ~ ' using ' ~ index.get('method', 'btree') ~ ' (' ~ columns ~ ')' -%}
+        {%- set create = 'create ' ~ ('unique ' if index.is_unique) ~ 'index ' ~ adapter.quote(name) ~ ' on ' ~ spec.target ~ ' using ' ~ index.get('method', 'btree') ~ ' (' ~ columns ~ ')' -%}
         {%- do run_query("select set_config('sluice.is_unique', 'yes', true)") -%}
         {%- do run_query('do $sluice$ begin ' ~ create ~ "; exception when unique_violation then perform set_config('sluice.is_unique', 'no', true); end $sluice$") -%}
         {%- if run_query("select current_setting('sluice.is_unique')")[0][0] != 'yes' -%}

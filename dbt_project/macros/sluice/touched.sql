@@ -7,7 +7,8 @@
 -#}
 {% macro sluice_touched(spec, shape) %}
     {%- set everything = {'is_full': true, 'count': 0} -%}
-    {%- if shape.is_new or should_full_refresh() -%}{{ return(everything) }}{%- endif -%}
+    {#- With --defer an input may be read from other schemas than those whose changes are recorded under its name. -#}
+    {%- if shape.is_new or should_full_refresh() or invocation_args_dict.get('defer') -%}{{ return(everything) }}{%- endif -%}
     {%- set marks = {} -%}
     {%- for row in run_query("select input, seq from ops.model_watermark where relation = '" ~ spec.name ~ "'") -%}{%- do marks.update({row[0]: row[1]}) -%}{%- endfor -%}
     {%- if 'code:' ~ spec.code not in marks -%}{{ return(everything) }}{%- endif -%}
@@ -63,12 +64,12 @@
         {%- do exceptions.raise_compiler_error(node.name ~ ' needs config(unique_key=…): the key of the entity whose versions it lists') -%}
     {%- endif -%}
     {%- set entity, columns = sluice_list(node.config.unique_key), touch['columns'] -%}
-    {%- set relation = api.Relation.create(database=node.database, schema=node.schema, identifier=node.alias) -%}
+    {%- set relation = sluice_relation(node) -%}
     {%- set changed = 'sluice_changed_' ~ local_md5(node.name)[:16] -%}
     {%- set in_batches = ' where (' ~ ranges | join(' or ') ~ ')' -%}
     {%- do run_query("select set_config('sluice.include_superseded', 'on', true)") -%}
-    {%- do run_query('create temporary table ' ~ changed ~ ' on commit drop as select ' ~ (entity + columns) | unique | join(', ')
-        ~ ", bool_or(_op is distinct from 'delete') as sluice_is_there from " ~ relation ~ in_batches ~ ' group by ' ~ (entity + columns) | unique | join(', ')) -%}
+    {%- do run_query(sluice_guarded('create temporary table ' ~ changed ~ ' on commit drop as select ' ~ (entity + columns) | unique | join(', ')
+        ~ ", bool_or(_op is distinct from 'delete') as sluice_is_there from " ~ relation ~ in_batches ~ ' group by ' ~ (entity + columns) | unique | join(', '))) -%}
     {#- A row without its key, or without the value that slices the model, would belong to no slice: looked for, and refused. -#}
     {%- if run_query('select exists (select from ' ~ changed ~ ' where sluice_is_there and (' ~ (entity + (columns if columns == spec.slice and not touch.unless_in else [])) | unique | join(' is null or ') ~ ' is null))')[0][0] -%}
         {%- do run_query("select set_config('sluice.include_superseded', 'off', true)") -%}
@@ -93,10 +94,11 @@
 {% endmacro %}
 
 
-{#- Touch what the commits of a snapshot or convergent model since `mark` changed. 'everything' if it was built anew. -#}
+{#- Touch what the commits of a snapshot or convergent model since `mark` changed. 'everything' if it was built anew, or did not note what is asked. -#}
 {% macro sluice_changed_upstream(spec, node, touch, mark, types) %}
     {%- set input_name = node.schema ~ '.' ~ node.alias -%}
-    {%- set changes = run_query("select count(*), coalesce(bool_or(is_full), false) from ops.change where relation = '" ~ input_name ~ "' and seq > " ~ mark)[0] -%}
+    {%- set by = "'" ~ touch.by | join(', ') ~ "'" if touch.by else none -%}
+    {%- set changes = run_query('select count(*), coalesce(bool_or(is_full' ~ (' or ' ~ by ~ ' <> all(noted)' if by) ~ "), false) from ops.change where relation = '" ~ input_name ~ "' and seq > " ~ mark)[0] -%}
     {%- if changes[1] -%}{{ return('everything') }}{%- endif -%}
     {%- if changes[0] == 0 -%}{{ return(none) }}{%- endif -%}
     {%- set changed = 'sluice_changed_' ~ local_md5(node.name)[:16] -%}
@@ -104,8 +106,9 @@
     {%- for column in touch['columns'] -%}
         {%- do values.append(('changed_key.key' if touch['columns'] | length == 1 else '(changed_key.key::jsonb ->> ' ~ loop.index0 ~ ')') ~ '::' ~ types[column] ~ ' as ' ~ column) -%}
     {%- endfor -%}
-    {%- do run_query('create temporary table ' ~ changed ~ ' on commit drop as select distinct ' ~ values | join(', ') ~ ', changed_key.changed_from, changed_key.changed_to'
-        ~ " from ops.changed_key inner join ops.change using (change_id) where change.relation = '" ~ input_name ~ "' and change.seq > " ~ mark) -%}
+    {%- do run_query(sluice_guarded('create temporary table ' ~ changed ~ ' on commit drop as select distinct ' ~ values | join(', ') ~ ', changed_key.changed_from, changed_key.changed_to'
+        ~ " from ops.changed_key inner join ops.change using (change_id) where change.relation = '" ~ input_name ~ "' and change.seq > " ~ mark
+        ~ ' and changed_key.key_of ' ~ ('= ' ~ by if by else 'is null'))) -%}
     {%- do sluice_touch(spec, touch, changed, types) -%}
 {% endmacro %}
 

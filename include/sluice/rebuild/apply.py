@@ -59,6 +59,7 @@ def _exchange(rebuild_id: int, before: str, after: str, reason: str, by: str | N
     if not reason.strip():
         raise SluiceError("say why, with --reason; nothing was changed")
     started, is_new = time.monotonic(), after == "applied"
+    _ensure_partitions(rebuild_id, before)
     with warehouse.connect() as connection:
         plan = get(connection, rebuild_id, before)
         changes = [change for change in plan.changes if change.months]
@@ -163,8 +164,6 @@ def _write(connection: psycopg.Connection, change: Change, *, is_new: bool) -> t
             change.live, change.stored, is_new, change.same("present", "gone")
         )
     ).rowcount
-    if change.partition:
-        _ensure_partitions(connection, change)
     inserted = connection.execute(
         sql.SQL("insert into {} ({}) select {} from {} where _is_new = {}").format(
             change.live, change.names(), change.names(), change.stored, is_new
@@ -173,8 +172,17 @@ def _write(connection: psycopg.Connection, change: Change, *, is_new: bool) -> t
     return inserted, deleted
 
 
-def _ensure_partitions(connection: psycopg.Connection, change: Change) -> None:
-    """A month that is gone comes back as macros/sluice/partitions.sql makes it: beside the table, and attached."""
+def _ensure_partitions(rebuild_id: int, before: str) -> None:
+    """Months that are gone come back as macros/sluice/partitions.sql makes them: beside the table, attached, and
+    committed before their rows, since a reader who has planned already would see all of the exchange except them."""
+    with warehouse.connect() as connection:
+        for change in get(connection, rebuild_id, before).changes:
+            if change.partition and columns_of(connection, f"rebuild.{change.table}"):
+                _lock(connection, [change])
+                _attach_months(connection, change)
+
+
+def _attach_months(connection: psycopg.Connection, change: Change) -> None:
     schema, table = change.relation.split(".")
     months = connection.execute(
         sql.SQL("select distinct date_trunc('month', {}::timestamp)::date from {}").format(

@@ -259,7 +259,8 @@ def _leave_out(connection: psycopg.Connection, change: Change, keys: sql.Composa
 
 def _written_since(seq: int, node: Node) -> sql.Composable:
     return sql.SQL(
-        "select key from ops.changed_key inner join ops.change using (change_id) where relation = {} and seq > {}"
+        "select key from ops.changed_key inner join ops.change using (change_id)"
+        " where relation = {} and seq > {} and key_of is null"
     ).format(node.live, seq)
 
 

@@ -1,7 +1,9 @@
 {{ config(
     unique_key='location_key',
-    touched_by={'stg_shop__addresses': 'location_key'},
+    touched_by={'stg_shop__addresses': 'location_key', 'snap_shop__addresses': none},
 ) }}
+-- Built after what facts compute their key from, so that it has each place that they can name.
+-- depends_on: {{ ref('snap_shop__addresses') }}
 
 with addresses as (
 
