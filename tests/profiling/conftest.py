@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -26,6 +27,16 @@ from sluice.shop import Params, init
 from sluice.shop.api import create_app
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_connection_stays() -> Iterator[None]:
+    """`source add` gives its own process the connection that it tells the user to set."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        if name.startswith("AIRFLOW_CONN_"):
+            del os.environ[name]
 
 
 @dataclass(frozen=True)
