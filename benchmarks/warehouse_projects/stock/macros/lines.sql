@@ -1,4 +1,9 @@
+{#- In a CTE: of a relation that microbatch filters by time, dbt makes a subquery with an alias of its own. -#}
 {% macro lines() %}
+with lines as (select * from {{ source('bench', 'lines_now') }}),
+
+orders as (select * from {{ source('bench', 'orders_now') }})
+
 select
     lines.order_line_id,
     lines.order_id,
@@ -16,8 +21,8 @@ select
     lines.quantity * lines.unit_price - lines.discount_amount as net_amount,
     lines.placed_at,
     lines.updated_at
-from {{ source('bench', 'lines_now') }} as lines
-left join {{ source('bench', 'orders_now') }} as orders on orders.order_id = lines.order_id
+from lines
+left join orders on orders.order_id = lines.order_id
 left join {{ ref('snap_customers') }} as customers
     on customers.customer_id = orders.customer_id
         and lines.placed_at >= customers.dbt_valid_from
