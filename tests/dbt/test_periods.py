@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from sluice.cli import app
 from tests.dbt.conftest import Small
 from tests.dbt.test_convergent import customer, edit, state
+from tests.dbt.test_ranges import look_up_as_of_the_order
 
 
 def order(month: int, key: int, amount: float = 5) -> tuple:
@@ -101,18 +102,7 @@ def test_case_32_a_correction_of_a_closed_period_goes_where_the_model_says(
 def test_case_32_S10_a_member_that_vanishes_stays_while_a_fact_of_a_closed_month_points_to_it(small: Small) -> None:
     """The fact has read that it is gone, and its row waits: it must not point to nothing."""
     monthly(small)
-    edit(
-        small,
-        "marts/dim_customer.sql",
-        "unique_key='customer_key'",
-        "validity={'from': 'valid_from', 'to': 'valid_to'}, unique_key='customer_key'",
-    )
-    edit(
-        small,
-        "marts/fct_order.sql",
-        "'dim_customer':'customer_id'",
-        "'dim_customer': {'column': 'customer_id', 'at': 'ordered_at'}",
-    )
+    look_up_as_of_the_order(small)
     wrong = small.publish("customers", [customer(1, 1, "a"), customer(10, 1, "b")])
     small.publish("orders", [order(1, 1), order(3, 3)])
     small.build()

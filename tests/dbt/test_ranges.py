@@ -12,9 +12,8 @@ from tests.dbt.conftest import Small
 from tests.dbt.test_convergent import customer, edit, facts, order
 
 
-@pytest.fixture
-def dated(small: Small) -> Small:
-    """The small project, with the dimension's history declared and looked up as of the order."""
+def look_up_as_of_the_order(small: Small) -> None:
+    """Declare the dimension's history, and have facts ask for the version at their own instant."""
     edit(
         small,
         "marts/dim_customer.sql",
@@ -27,6 +26,12 @@ def dated(small: Small) -> Small:
         "'dim_customer':'customer_id'",
         "'dim_customer': {'column': 'customer_id', 'at': 'ordered_at'}",
     )
+
+
+@pytest.fixture
+def dated(small: Small) -> Small:
+    """The small project, with the dimension's history declared and looked up as of the order."""
+    look_up_as_of_the_order(small)
     return small
 
 
