@@ -47,7 +47,7 @@ from sluice import settings, shop
 from sluice.declarations import load_folder
 from sluice.loading import RunContext, load
 from sluice.runtime.airflow import AirflowStack
-from sluice.runtime.airflow_api import AirflowApi
+from sluice.runtime.airflow_api import AirflowApi, Run
 from sluice.runtime.layout import Layout
 from sluice.runtime.pipeline import Pipeline
 from sluice.runtime.ports import free_port
@@ -207,8 +207,17 @@ class Bench:
             except TimeoutError:  # the announcement was lost, or there was nothing to announce
                 self.api.trigger(_WAREHOUSE)
             _until(lambda: not active())
-        if failed := [run.run_id for run in self.api.runs(_WAREHOUSE) if run.state == "failed"]:
-            raise SystemExit(f"these runs of warehouse failed: {', '.join(failed)}")
+        if failed := [run for run in self.api.runs(_WAREHOUSE) if run.state == "failed"]:
+            raise SystemExit("\n".join(self.why(run) for run in failed))
+
+    def why(self, run: Run) -> str:
+        """A run that failed, and the end of the log of each of its tasks that did."""
+        told = [f"{run.run_id} of {run.dag_id} failed"]
+        for task in self.api.tasks(run):
+            if task.state == "failed":
+                log = Layout.from_environment().logs / "tasks" / task.log_path()
+                told += [f"{task.task_id}, attempt {task.try_number}:", log.read_text()[-4000:] if log.exists() else ""]
+        return "\n".join(told)
 
     def lanes(self) -> list[tuple[str, int, int]]:
         """Pools of which a backfill's tasks ever held more slots than there are: (pool, held, slots)."""
