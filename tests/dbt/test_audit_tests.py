@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from dbt.cli.main import dbtRunner
 
+from sluice.gates import pending
 from tests.dbt.conftest import ROOT, Small
 from tests.dbt.test_scd2_cases import RUN, gone, order, version
 
@@ -103,6 +104,17 @@ def failing(project: Small) -> set[str]:
 
 def test_audit_tests_pass_on_what_the_macros_built(audited: Small) -> None:
     assert failing(audited) == set()
+
+
+def test_tests_of_a_run_judge_what_its_models_have_read_and_not_what_came_meanwhile(
+    audited: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending("a run", (), "")
+    audited.publish("orders", [order(8, 4)])
+    monkeypatch.setenv("SLUICE_RUN_ID", "a run")
+    assert failing(audited) == set()
+    monkeypatch.setenv("SLUICE_RUN_ID", "tests by themselves")
+    assert "keeps_every_live_key" in failing(audited)
 
 
 @pytest.mark.parametrize("name", PLANTED)

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 
 import psycopg
 import pytest
 
-from sluice.gates import override
+from sluice.gates import judge_layer, override, pending
 from sluice.gates.models import check_of_model
 from sluice.gates.results import record
 from tests.conftest import busy
 from tests.dbt.conftest import Small
+
+AGREE = """
+reconcile:
+  - name: orders_add_up_to_those_of_staging
+    on: marts.fct_order
+    severity: block
+    left:
+      query: |
+        select count(*), sum(amount)
+        from (
+            select distinct on (order_id) amount from staging.stg_shop__orders order by order_id, _batch_id desc
+        ) as latest
+    right: {query: "select count(*), sum(amount) from marts.fct_order"}
+"""
 
 
 def customer(day: int, key: int, name: str) -> tuple:
@@ -504,6 +519,65 @@ def test_a_run_neither_waits_for_a_vacuum_of_its_table_nor_ends_it(shared: Small
         shared.warehouse.execute(timeout % "default")
     assert done.success, done.text
     assert [row[0] for row in facts(shared)] == [1, 2]
+
+
+def test_models_of_one_run_read_the_same_publications_whatever_is_published_between_them(
+    shared: Small, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else a fact meets an order whose customer the dimension, built a minute before, has not heard of, and a test or
+    gate that compares marts with staging fails a run for what came after it."""
+    agree = tmp_path / "marts.yml"
+    agree.write_text(AGREE)
+
+    def run(name: str, *arguments: str) -> None:
+        monkeypatch.setenv("SLUICE_RUN_ID", name)
+        shared.build(*arguments)
+
+    def watermark() -> list[tuple]:
+        return shared.query(
+            "select seq from ops.model_watermark where (relation, input) = ('marts.fct_order', 'stg_shop__orders')"
+        )
+
+    shared.publish("customers", [customer(1, 1, "Ann")])
+    replaced = shared.publish("orders", [order(2, 1, 1)])
+    pending("one", (), "")
+    run("one", "--select", "+dim_customer", "--exclude-resource-type", "test")
+    shared.publish("orders", [order(2, 1, 1, amount=6), order(3, 2, 2)], supersedes=replaced)
+    run("one", "--select", "fct_order")
+    assert shared.query("select order_id, amount from marts.fct_order") == [(1, 5)]
+    assert not [
+        check for check in judge_layer("marts", "one", (), expectations=agree).checks if check.outcome == "fail"
+    ]
+    pending("two", (), "")
+    run("two")
+    assert shared.query("select order_id, amount from marts.fct_order order by 1") == [(1, 6), (2, 5)]
+    assert facts(shared) == [(1, "Ann", False), (2, None, True)]
+
+    read = watermark()
+    run("one")
+    assert (len(facts(shared)), watermark()) == (2, read), "a task of an old run that is cleared takes nothing back"
+    shared.publish("orders", [order(4, 3, 1)])
+    pending("one", (), "")
+    run("one")
+    assert len(facts(shared)) == 3, "where `pending` is cleared too, the run begins anew"
+
+
+def test_models_of_one_dbt_command_read_the_same_publications(small: Small) -> None:
+    path = small.folder / "models" / "marts" / "fct_order.sql"
+    arrives = (
+        "with came as (insert into ops.batch (source, table_name, unit, state, mode, run_id, rows_read, rows_applied, "
+        "published_seq) values ('shop', 'orders', 'late', 'published', 'append', 'test', 1, 1, ops.next_seq()) "
+        "returning batch_id) insert into staging.shop__orders "
+        "select 2, 9, 5, '2026-01-02', batch_id, 1, 'upsert', '2026-01-02', 0, 1, null from came"
+    )
+    small.publish("orders", [order(2, 1, 1)])
+    query = path.read_text()
+    path.write_text(query.replace("unique_key=", f'pre_hook="{arrives}", unique_key='))
+    small.build()
+    assert facts(small) == [(1, None, True)]
+    path.write_text(query)
+    small.build()
+    assert facts(small) == [(1, None, True), (2, None, True)]
 
 
 def test_a_developers_build_touches_nothing_of_production_and_reads_what_production_has_not(shared: Small) -> None:

@@ -35,6 +35,52 @@
 {%- endmacro %}
 
 
+{#-
+    How far all models of this run read the logs. A run of the scheduler: what `pending` wrote. dbt by itself: what is there as its
+    first model begins, written in a transaction of its own, or the others would wait for the end of this one's.
+-#}
+{% macro sluice_read_as_of(run_id) %}
+    {%- set run = "'" ~ run_id | replace("'", "''") ~ "'" -%}
+    {%- call statement('read_as_of', fetch_result=true, auto_begin=true) -%}
+        insert into ops.reads_as_of (run_id, seq)
+        select '{{ invocation_id }}', seq from ops.clock
+        where coalesce(current_setting('sluice.as_of_seq', true), '') = '' and not exists (select from ops.reads_as_of where run_id = {{ run }})
+        on conflict do nothing;
+        select coalesce(
+            nullif(current_setting('sluice.as_of_seq', true), '')::bigint,
+            (select seq from ops.reads_as_of where run_id = {{ run }}),
+            (select seq from ops.reads_as_of where run_id = '{{ invocation_id }}')
+        )
+    {%- endcall -%}
+    {%- do adapter.commit() -%}
+    {{ return(load_result('read_as_of').table[0][0]) }}
+{% endmacro %}
+
+
+{#- dbt's own tests judge what the models of this run, or command, have read, and not what was published meanwhile. -#}
+{% materialization test, adapter='postgres' %}
+    {%- do run_query(
+        "select set_config('sluice.as_of_seq', seq::text, false) from ops.reads_as_of where run_id in ('" ~ env_var('SLUICE_RUN_ID', '') | replace("'", "''") ~ "', '"
+        ~ invocation_id ~ "') and coalesce(current_setting('sluice.as_of_seq', true), '') = '' order by run_id = '" ~ invocation_id ~ "' limit 1"
+    ) -%}
+    {{ return(materialization_test_default()) }}
+{% endmaterialization %}
+
+
+{#-
+    For the transaction that is open: read the logs so far, but never less far than the relation has read them, so that a task of an
+    old run that is cleared takes nothing back. Returns the number.
+-#}
+{% macro sluice_set_as_of(spec, as_of) %}
+    {%- set logs = ["''"] -%}
+    {%- for node in sluice_inputs(model) if sluice_logs_of(node) -%}{%- do logs.append("'" ~ node.name ~ "'") -%}{%- endfor -%}
+    {{ return(run_query(
+        "select set_config('sluice.as_of_seq', greatest(" ~ as_of ~ ", max(seq))::text, true)::bigint from ops.model_watermark where relation = '"
+        ~ spec.name ~ "' and input in (" ~ logs | join(', ') ~ ')'
+    )[0][0]) }}
+{% endmacro %}
+
+
 {#- The log's own columns, last in every staging model. -#}
 {% macro log_columns() -%}
     _batch_id,

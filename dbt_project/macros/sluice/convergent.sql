@@ -58,15 +58,16 @@
         {{ return(target) }}
     {%- endif -%}
 
+    {%- do sluice_refuse_autocommit(spec.name) -%}
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {%- do spec.update({'run_id': env_var('SLUICE_RUN_ID', invocation_id)}) -%}
+    {%- set as_of = sluice_read_as_of(spec.run_id) -%}
+    {%- do sluice_begin() -%}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
     {%- do run_query("select set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true), set_config('client_min_messages', 'warning', true)") -%}
     {%- do run_query('select pg_advisory_xact_lock(' ~ sluice_lock(spec.name) ~ ')') -%}
-    {%- set begun = run_query("select clock_timestamp()::text, seq, " ~ sluice_wal_of_session() ~ ", exists (select from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()) from ops.clock")[0] -%}
-    {%- if not begun[3] -%}
-        {%- do exceptions.raise_compiler_error('the dbt profile says autocommit: readers would see half of ' ~ spec.name ~ '. Nothing was written. Take autocommit out of the profile') -%}
-    {%- endif -%}
-    {%- do spec.update({'started': begun[0], 'seq': begun[1], 'wal': begun[2], 'run_id': env_var('SLUICE_RUN_ID', invocation_id)}) -%}
+    {%- set begun = run_query('select clock_timestamp()::text, seq, ' ~ sluice_wal_of_session() ~ ' from ops.clock')[0] -%}
+    {%- do spec.update({'started': begun[0], 'seq': begun[1], 'wal': begun[2], 'as_of': sluice_set_as_of(spec, as_of)}) -%}
 
     {#- 1. what the relation must become: its columns, and how much of it -#}
     {%- set shape = sluice_prepare_target(spec) -%}
@@ -97,6 +98,19 @@
     {%- do sluice_purge_retired(spec) -%}
     {{ run_hooks(post_hooks, inside_transaction=False) }}
     {{ return(target) }}
+{% endmacro %}
+
+
+{% macro sluice_refuse_autocommit(name) %}
+    {%- if target.autocommit -%}
+        {%- do exceptions.raise_compiler_error('the dbt profile says autocommit: readers would see half of ' ~ name ~ '. Nothing was written. Take autocommit out of the profile') -%}
+    {%- endif -%}
+{% endmacro %}
+
+
+{#- dbt leaves this to its driver, which begins the first transaction of a connection only: after a commit, statements stand alone. -#}
+{% macro sluice_begin() %}
+    {%- call statement('begin') -%} begin {%- endcall -%}
 {% endmacro %}
 
 

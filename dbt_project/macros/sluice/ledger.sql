@@ -3,7 +3,9 @@
     {%- set run_id = spec.run_id | replace("'", "''") -%}
     {%- set has_changes = done.inserted + done.deleted > 0 or shape.created -%}
     {%- set marks = ["('" ~ spec.name ~ "', 'code:" ~ spec.code ~ "', " ~ spec.seq ~ ")"] -%}
-    {%- for input in spec.touched_by -%}{%- do marks.append("('" ~ spec.name ~ "', '" ~ input ~ "', " ~ spec.seq ~ ")") -%}{%- endfor -%}
+    {%- for node in sluice_inputs(model) -%}
+        {%- do marks.append("('" ~ spec.name ~ "', '" ~ node.name ~ "', " ~ (spec.as_of if sluice_logs_of(node) else spec.seq) ~ ")") -%}
+    {%- endfor -%}
     {%- do run_query("delete from ops.model_watermark where relation = '" ~ spec.name ~ "'") -%}
     {%- do run_query('insert into ops.model_watermark (relation, input, seq) values ' ~ marks | join(', ')) -%}
     {%- set run = run_query(

@@ -54,8 +54,8 @@
     (touched_by: none), or whose corrections may wait for a closed period, is looked into.
 -#}
 {% macro sluice_purge_retired(spec) %}
-    {%- call statement('held', fetch_result=true, auto_begin=true) -%} select distinct relation from ops.retired_key {%- endcall -%}
-    {%- set held = load_result('held').table.columns[0].values() -%}
+    {%- do sluice_begin() -%}
+    {%- set held = run_query('select distinct relation from ops.retired_key').columns[0].values() -%}
     {%- set parents = [model] -%}
     {%- for node_id in model.depends_on.nodes if node_id in graph.nodes -%}{%- do parents.append(graph.nodes[node_id]) -%}{%- endfor -%}
     {%- for parent in parents if parent.schema ~ '.' ~ parent.alias in held -%}

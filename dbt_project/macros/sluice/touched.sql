@@ -50,7 +50,7 @@
     {%- set named = [] -%}
     {%- for log in sluice_logs_of(node) -%}{%- do named.append("('" ~ log.source_name ~ "', '" ~ log.name ~ "')") -%}{%- endfor -%}
     {%- set of_log = '(source, table_name) in (' ~ named | join(', ') ~ ') and rows_applied + rows_deleted > 0' -%}
-    {%- set is_new = '(published_seq > ' ~ mark ~ ' or superseded_seq > ' ~ mark ~ ')' -%}
+    {%- set is_new = '(' ~ 'published_seq > {0} and published_seq <= {1} or superseded_seq > {0} and superseded_seq <= {1}'.format(mark, spec.as_of) ~ ')' -%}
     {#- As ranges of batches that follow each other in these logs: a backfill of months is one, and one look into the log's BRIN index. -#}
     {%- set batches = run_query(
         'select min(batch_id), max(batch_id) from (select batch_id, ' ~ is_new ~ ' as is_new, count(*) filter (where ' ~ is_new ~ ' is not true) over (order by batch_id) as range_number'

@@ -13,6 +13,11 @@ from sluice import warehouse
 from sluice.gates.results import Check, record
 
 _CODE = "code:"
+# Decided again when the task is cleared: the run begins anew.
+_READ_AS_OF = """
+insert into ops.reads_as_of (run_id, seq) select %s, seq from ops.clock
+on conflict (run_id) do update set seq = excluded.seq, decided_at = excluded.decided_at
+"""
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,13 @@ class Pending:
 
 
 def pending(run_id: str, models: Sequence[Model], fingerprint: str) -> Pending:
-    """Find what the models have not read yet, and record the answer for `run_id`.
+    """Find what the models have not read yet, and record the answer for `run_id`, and how far its models read the logs.
 
     Pending is: a model that was never built, an input with something newer than the model's watermark,
     other code than the last complete run's, or a layer whose latest gate did not pass.
     """
     with warehouse.connect() as connection:
+        connection.execute(_READ_AS_OF, [run_id])
         reasons = (
             *unread(connection, models),
             *_gates_not_passed(connection, {model.layer for model in models}, fingerprint),
@@ -60,6 +66,12 @@ def pending(run_id: str, models: Sequence[Model], fingerprint: str) -> Pending:
     return Pending(reasons)
 
 
+def read_as_of(connection: psycopg.Connection, run_id: str) -> int | None:
+    """The sequence number up to which the models of a run read the change logs; None where `pending` did not run."""
+    row = connection.execute("select seq from ops.reads_as_of where run_id = %s", [run_id]).fetchone()
+    return row[0] if row else None
+
+
 def unread(connection: psycopg.Connection, models: Sequence[Model]) -> list[str]:
     """One sentence for each model and input that has something newer than what the model has read."""
     logs = {
@@ -69,6 +81,39 @@ def unread(connection: psycopg.Connection, models: Sequence[Model]) -> list[str]
             " where published_seq is not null and rows_applied + rows_deleted > 0 group by 1, 2"
         )
     }
+    return _unread(connection, models, logs)
+
+
+def read_alike(connection: psycopg.Connection, models: Sequence[Model]) -> tuple[int, list[str]]:
+    """The sequence number up to which all models have read the change logs, and one sentence for each that has read
+    further, or has not read what another model changed: while a run is under way, or where one failed.
+    """
+    (clock,) = connection.execute("select seq from ops.clock").fetchone()  # type: ignore[misc]
+    of = {model.name: model.log for model in models if model.log}
+    built = {model.relation for model in models if not model.is_view}
+    marks = [
+        (relation, of[name], seq)
+        for relation, name, seq in connection.execute("select relation, input, seq from ops.model_watermark")
+        if name in of and relation in built
+    ]
+    lowest = min((seq for _, _, seq in marks), default=clock)
+    since: dict[tuple[str, str], int] = {}  # log → the first thing that came to it after that
+    for source, table, seq in connection.execute(
+        "select source, table_name, min(seq) from ops.batch"
+        " cross join lateral (values (published_seq), (superseded_seq)) as came (seq)"
+        " where published_seq is not null and rows_applied + rows_deleted > 0 and seq > %s group by 1, 2",
+        [lowest],
+    ):
+        since[source, table] = seq
+    ahead = [
+        f"{relation} has read more of {'.'.join(log)} than others"
+        for relation, log, mark in marks
+        if since.get(log, clock + 1) <= mark
+    ]
+    return lowest, ahead + _unread(connection, models, {})
+
+
+def _unread(connection: psycopg.Connection, models: Sequence[Model], logs: dict[tuple[str, str], int]) -> list[str]:
     changes = dict(connection.execute("select relation, max(seq) from ops.change group by 1").fetchall())
     marks: dict[str, dict[str, int]] = {}
     for relation, name, seq in connection.execute("select relation, input, seq from ops.model_watermark"):

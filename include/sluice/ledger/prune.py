@@ -51,5 +51,6 @@ def prune(connection: psycopg.Connection, kept: timedelta = KEPT) -> Pruned:
             [kept, busy],
         )
     ]
+    connection.execute("delete from ops.reads_as_of where decided_at < clock_timestamp() - %s", [kept])
     keys = connection.execute("delete from ops.changed_key where change_id = any(%s)", [changes]).rowcount
     return Pruned(len(changes), keys, tuple(recompute))

@@ -16,6 +16,7 @@ from psycopg import sql
 
 from sluice import warehouse
 from sluice.errors import SluiceError
+from sluice.gates.pending import Model, unread
 from sluice.rebuild.plan import Change, Plan, Pointer, Rows, enter, get, keep
 from sluice.verify import Budget
 from sluice.verify.compare import Difference, columns_of, read_row
@@ -55,10 +56,10 @@ def rehearse(
             with warehouse.connect() as reading:
                 _must_have(reading, chosen, rows)
                 space = afford(reading, [node for node in built if node.is_compared], budget, note)
-                seq, unread = settled(reading, built, budget.wait, deadline, note)
+                seq, reasons = settled(reading, built, budget.wait, deadline, note, _all_read)
                 reading.rollback()  # what is live is looked at when the shadows stand
-            if unread:
-                raise SluiceError(f"{unread[0]}; nothing was built. Run the DAG warehouse first, or wait with --wait")
+            if reasons:
+                raise SluiceError(f"{reasons[0]}; nothing was built. Run the DAG warehouse first, or wait with --wait")
             dbt = Dbt(target, run_id, seq)
             rebuild(dbt, shadows, deadline, space, note, [node.name for node in chosen])
             if failures := dbt.failures():
@@ -69,6 +70,12 @@ def rehearse(
             return _store(told, seq, chosen, rows, _pointers(target / "manifest.json"), by or getpass.getuser())
     finally:
         shutil.rmtree(target, ignore_errors=True)
+
+
+def _all_read(connection: psycopg.Connection, models: Sequence[Model]) -> tuple[int, list[str]]:
+    """The number that also separates what models wrote: what one writes after it is left out of the swap."""
+    (seq,) = connection.execute("select seq from ops.clock").fetchone()  # type: ignore[misc]
+    return seq, unread(connection, models)
 
 
 def samples(rebuild_id: int, limit: int = 5) -> dict[str, list[Difference]]:

@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from psycopg import sql
 
 from sluice import settings, warehouse
 from sluice.declarations import load_folder
-from sluice.gates.pending import unread
+from sluice.gates.pending import Model, read_alike
 from sluice.gates.results import Check, Verdict, record
 from sluice.verify.compare import Fingerprint, Side, Without, columns_of, differences
 from sluice.verify.nodes import Node, read_nodes
@@ -159,10 +159,15 @@ def _free(connection: psycopg.Connection) -> int | None:
 
 
 def settled(
-    reading: psycopg.Connection, nodes: Iterable[Node], wait: timedelta, deadline: float, note: Note
+    reading: psycopg.Connection,
+    nodes: Iterable[Node],
+    wait: timedelta,
+    deadline: float,
+    note: Note,
+    how_far: Callable[[psycopg.Connection, Sequence[Model]], tuple[int, list[str]]] = read_alike,
 ) -> tuple[int, tuple[str, ...]]:
-    """Open a snapshot of the database in which the models have read all that is published. Returns the sequence
-    number that separates what it sees from what it does not, and, if there was no such moment, what was unread.
+    """Open a snapshot of the database in which the models agree. Returns the sequence number up to which `how_far` says
+    that they have read the logs, and, if there was no such moment, why they do not agree.
 
     The transaction stays open: what commits later is neither in the live rows nor, by the number, in the logs.
     """
@@ -172,20 +177,20 @@ def settled(
     models = [node.as_model() for node in nodes if node.is_compared or node.log]
     while True:
         reading.execute("set local idle_in_transaction_session_timeout = 0")
-        seq = reading.execute("select seq from ops.clock").fetchone()[0]  # type: ignore[index]
-        if not (reasons := tuple(unread(reading, models))):
+        seq, reasons = how_far(reading, models)
+        if not reasons:
             return seq, ()
         reading.rollback()
         if time.monotonic() > give_up:
-            return seq, reasons
-        note(f"waiting until the models have read all that is published: {reasons[0]}")
+            return seq, tuple(reasons)
+        note(f"waiting for the end of a run: {reasons[0]}")
         time.sleep(1)
 
 
 def _moment(
     reading: psycopg.Connection, compared: list[Node], nodes: list[Node], budget: Budget, deadline: float, note: Note
 ) -> tuple[_Live | None, tuple[str, ...]]:
-    """What readers have at a moment in which every model has read all that is published."""
+    """What readers have at a moment in which all models have read the logs equally far."""
     seq, reasons = settled(reading, nodes, budget.wait, deadline, note)
     if reasons:
         return None, reasons
@@ -249,9 +254,9 @@ def _unsettled(reasons: tuple[str, ...]) -> Check:
         "is_settled",
         "warehouse",
         "missing",
-        observed=f"{len(reasons)} models have not read all that is published",
-        message=f"{'; '.join(reasons[:3])}. Nothing was compared. Run the warehouse DAG, then verify again; "
-        "where sources publish all the time, wait longer with --wait",
+        observed=f"{len(reasons)} models have not read what the others have",
+        message=f"{'; '.join(reasons[:3])}. Nothing was compared. Run the warehouse DAG to its end, then verify again, "
+        "or wait longer with --wait",
     )
 
 
