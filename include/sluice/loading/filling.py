@@ -89,8 +89,7 @@ class Filling:
         accepted, lines = self._stream.fill(self._statement, block.data if kept is None else block.keep(kept))
         refused = []
         if lines or accepted != sent:
-            ends = block.ends(kept)
-            refused = [ends[line] for line in lines if line in ends]
+            refused = block.ended(lines, kept)
         numbered = self._stream.numbers_since(block.first) if refused and accepted else accepted
         if accepted + len(refused) != sent or numbered not in (accepted, sent):
             # the server says it in words that nobody here understands: all of it goes as text

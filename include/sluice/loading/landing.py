@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from sluice.readers.lines import Comparison
 
 _GROUP = 1000  # rejects kept in memory before they are written
+_BLOCKS = 16  # of which what is left over is kept in memory before it is written
 _STREAMS = 2
 _SKIPPED = re.compile(r"skipping row .*? at line (\d+)", re.DOTALL)
 # what is read once and dropped is not worth a vacuum, which would take a processor from the COPYs and from the audit
@@ -145,6 +146,7 @@ class Landing:
     def _clear(self) -> None:
         self.text_rows, self.typed_rows, self.reject_count, self.gap_count = 0, 0, 0, 0
         self._rejects: list[tuple[object, ...]] = []
+        self._left: list[Filled] = []
 
     # -- making -----------------------------------------------------------------------------------
 
@@ -297,6 +299,7 @@ class Landing:
                         self._take(waiting.popleft().result())
                 while waiting:
                     self._take(waiting.popleft().result())
+                self._write_left()
             finally:
                 for future in waiting:
                     future.cancel()
@@ -306,12 +309,18 @@ class Landing:
         self.typed_rows += filled.accepted
         for reject in filled.rejected:
             self.reject(*reject)
-        if filled.as_text:
-            self.rows(filled.as_text)
-        if filled.gaps:
-            self._gaps(filled.gaps)
         if filled.as_text or filled.gaps:
-            self._connection.commit()  # not to be idle in a transaction while streams are at work
+            self._left.append(filled)
+        if len(self._left) >= _BLOCKS:
+            self._write_left()
+
+    def _write_left(self) -> None:
+        """Write what some blocks left over: for each its own COPYs and commit would cost more than the rows."""
+        if as_text := [row for filled in self._left for row in filled.as_text]:
+            self.rows(as_text)
+        self._gaps([gap for filled in self._left for gap in filled.gaps])
+        self._connection.commit()  # not to be idle in a transaction while streams are at work
+        self._left = []
 
     @property
     def takes_blocks(self) -> bool:

@@ -126,11 +126,18 @@ class Block(Protocol):
     def unsayable(self) -> bytes | None: ...  # what COPY would take for something else
     @property
     def records(self) -> list[bytes]: ...
-    def ends(self, kept: list[int] | None) -> dict[int, int]: ...
+    def ended(self, lines: list[int], kept: list[int] | None) -> list[int]: ...  # records, by COPY's count of lines
     def keep(self, indexes: list[int]) -> bytes: ...
     def fields(self, index: int) -> list[str | None]: ...
     def raw(self, index: int) -> bytes: ...  # what of a record that is no row goes to quarantine
     def problem(self, index: int) -> tuple[str, str] | None: ...
+
+
+def by_line(lines: list[int], count: int, kept: list[int] | None) -> list[int]:
+    """Which of `count` records, or of those kept, are these lines, where each is one. Lines count from 1."""
+    if kept is None:
+        return [line - 1 for line in lines if line <= count]
+    return [kept[line - 1] for line in lines if line <= len(kept)]
 
 
 class Sink(Protocol):

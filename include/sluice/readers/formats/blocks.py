@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from sluice.declarations.files import Csv
 from sluice.errors import GateRefused
+from sluice.readers.base import by_line
 from sluice.readers.oddities import Oddity, oddities
 
 BLOCK = 1 << 20  # bytes
@@ -123,12 +124,16 @@ class Block:
             return lines
         return _Careful(self.shape, self.data, len(self.data), io.BytesIO(), self.first).records()
 
-    def ends(self, kept: list[int] | None) -> dict[int, int]:
-        """Which record ends with which line of a block of these records (of all), as COPY counts lines: from 1.
+    def ended(self, lines: list[int], kept: list[int] | None) -> list[int]:
+        """Which records end with these lines of a block of these records (of all), as COPY counts lines: from 1."""
+        if b"\r" in self.data or self.data.count(b"\n") != self.count:
+            ends = self._ends(kept)
+            return [ends[line] for line in lines if line in ends]
+        return by_line(lines, self.count, kept)  # each record is one line
 
-        Inside quotes COPY counts only the first character of the line break that it found at the end of the first
-        record; within that one it does not know it yet, and counts carriage returns.
-        """
+    def _ends(self, kept: list[int] | None) -> dict[int, int]:
+        """Inside quotes COPY counts only the first character of the line break that it found at the end of the first
+        record; within that one it does not know it yet, and counts carriage returns."""
         indexes = range(self.count) if kept is None else kept
         plain = kept is not None or not self.records[0].endswith(b"\r\n")
         line, found, mark = 0, {}, b"\r"
@@ -243,6 +248,8 @@ def _without_blank(body: bytes) -> bytes:
 
 def _lines(data: bytes) -> list[bytes]:
     """Lines by line feeds alone, each with its own."""
+    if b"\r" not in data and data.endswith(b"\n"):
+        return data.splitlines(keepends=True)
     return [line + b"\n" for line in data.split(b"\n")[:-1]]
 
 

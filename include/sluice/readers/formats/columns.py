@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from sluice.readers.base import by_line
+
 OPTIONS = "format text, encoding 'UTF8', on_error ignore, log_verbosity verbose"
 Problem = tuple[str, str]  # code and reason
 Texts = Sequence[str | None]
@@ -66,9 +68,9 @@ class Rows(ABC):
         """Each record with its line feed."""
         return [line + b"\n" for line in self.data.split(b"\n")[:-1]]
 
-    def ends(self, kept: list[int] | None) -> dict[int, int]:
-        """Which record is which line of a block of these records (of all), as COPY counts lines: from 1."""
-        return dict(enumerate(range(self.count) if kept is None else kept, 1))
+    def ended(self, lines: list[int], kept: list[int] | None) -> list[int]:
+        """Which records are these lines of a block of these records (of all), as COPY counts lines: from 1."""
+        return by_line(lines, self.count, kept)
 
     def keep(self, indexes: list[int]) -> bytes:
         """Only these records."""
