@@ -9,6 +9,7 @@ import re
 from datetime import date
 from decimal import Decimal, InvalidOperation
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -147,6 +148,29 @@ def test_E18_E19_L5_L7_any_file_is_what_an_independent_reading_says(
     assert world.query(log) == expected
     assert world.query("select row_number, code from ops.quarantine order by 1") == rejected
     assert published.rows_read == position
+    assert world.books_balance()
+
+
+def test_L5_what_many_blocks_leave_out_is_all_kept_each_row_at_its_place(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bad values in each of many blocks, records of another shape in a few; they are booked sixteen at a time."""
+    monkeypatch.setattr(blocks, "BLOCK", 1 << 10)
+    world.declare(ROWS.replace("ENCODING", "utf-8").replace("DELIMITER", ","))
+    lines, rejected = [], []
+    for position in range(1, 5001):
+        code = "FIELD_COUNT" if position % 500 == 25 else {3: "TYPE", 44: "RANGE"}.get(position % 50)
+        lines.append({"TYPE": "x,1,,n", "FIELD_COUNT": "1,2", "RANGE": "1,-11,,n"}.get(code or "", f"{position},1,,n"))
+        rejected += [(position, code)] if code else []
+    world.deliver("a.csv", "\n".join([",".join(HEADER), *lines]))
+    world.load("rows")
+    assert world.query("select row_number, code from ops.quarantine order by 1") == rejected
+    assert world.query("select count(*), bool_and(_row_number = id) from staging.shop__rows") == [(4790, True)]
+    raw = {"TYPE": ["x", "1", None, "n"], "RANGE": ["1", "-11", None, "n"]}
+    kept = world.query(
+        "select distinct code, raw::jsonb from ops.quarantine where code <> 'FIELD_COUNT' order by 1 desc"
+    )
+    assert kept == [(code, dict(zip(HEADER, fields, strict=True))) for code, fields in raw.items()]
     assert world.books_balance()
 
 
