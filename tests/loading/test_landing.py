@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from sluice.declarations import Source, Table
-from sluice.loading import pipeline
+from sluice.loading import pipeline, rows
 from sluice.readers.base import Read, Readiness, Sink, Unit
 from tests.loading.conftest import World
 
@@ -91,3 +91,27 @@ def test_L5_L7_values_by_binary_copy_are_judged_by_the_same_rules(world: World, 
         (9, "2.00", 10),
     ], "streams follow each other"
     assert world.books_balance()
+
+
+def test_a_pattern_is_kept_or_broken_alike_by_values_that_were_known_and_others(
+    world: World, measures: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a large batch the values of its first rows are matched once: a bad one among them, or one that comes later, is
+    judged for itself."""
+    monkeypatch.setattr(rows, "_MANY", 1)
+    monkeypatch.setattr(rows, "_SOME", 4)
+    ask, rules = rows._knowing_some, []
+    monkeypatch.setattr(rows, "_knowing_some", lambda *given: rules.append(ask(*given)) or rules[-1])
+    names = ["a", "B", "a", None, "a", "c", "C", "B"]
+    values = ", ".join("(%s, 1, null, %s)" for _ in names)
+    measures.execute(f"insert into measures values {values}", [x for pair in enumerate(names, 1) for x in pair])
+    world.load("measures")
+    assert [rule.broken.as_string() for rule in rules] == [
+        """(("name")::text <> all('{a}'::text[]) and ("name")::text !~ '^[a-z]+$')"""
+    ]
+    assert world.query("select row_number, code from ops.quarantine order by 1") == [
+        (2, "PATTERN"),
+        (7, "PATTERN"),
+        (8, "PATTERN"),
+    ]
+    assert world.query("select _row_number from staging.shop__measures order by 1") == [(1,), (3,), (4,), (5,), (6,)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from math import ceil, floor
@@ -33,7 +33,8 @@ _FORM = re.compile(r"\{\w+:[^{}]*\}")  # {date:%Y%m%d}
 class Rule:
     """One thing that must hold. `broken` is a SQL condition over a landing table, true for a row that breaks it.
 
-    A row that breaks an `implied` rule breaks one of the others too: to find it, those are enough.
+    A row that breaks an `implied` rule breaks one of the others too: to find it, those are enough. `value` is what a
+    rule looks at that is dear to check: what is known to keep it need not be checked again.
     """
 
     code: str
@@ -41,6 +42,13 @@ class Rule:
     reason: str
     broken: sql.Composable
     implied: bool = False
+    value: sql.Composable | None = None
+
+    def knowing(self, kept: list[str]) -> Rule:
+        """The same rule, where these values are known to keep it."""
+        assert self.value is not None
+        broken = sql.SQL("({} <> all({}::text[]) and {})").format(self.value, kept, self.broken)
+        return replace(self, broken=broken)
 
 
 def rules_of(table: Table, mapping: Mapping, instant: datetime, *, typed: bool) -> list[Rule]:
@@ -174,7 +182,7 @@ def _value_rules(name: str, column: Column, value: sql.Composable) -> list[Rule]
         rules.append(Rule("RANGE", name, f"is above {column.maximum:g}", broken))
     if column.pattern is not None:
         broken = sql.SQL("{} !~ {}").format(text, column.pattern)
-        rules.append(Rule("PATTERN", name, f"does not match {column.pattern}", broken))
+        rules.append(Rule("PATTERN", name, f"does not match {column.pattern}", broken, value=text))
     return rules
 
 

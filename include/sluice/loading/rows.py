@@ -18,6 +18,10 @@ from sluice.loading.mapping import Mapping, Values
 
 READS_KEY = ("TYPE", "NULL_KEY", "NOT_FINITE", "PRECISION")  # a key that breaks one of these can't be read
 
+_MANY = 50_000  # rows of which it is worth to know what values they have,
+_SOME = 1000  # by the first of them,
+_FEW = 16  # if they are no more than this
+
 
 def judge(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping) -> None:
     """Quarantine each row that breaks the contract for the first rule it breaks, and keep the books of it."""
@@ -84,10 +88,23 @@ def _judge_typed(connection: psycopg.Connection, table: Table, batch: Batch, map
     if not batch.details["typed_rows"]:
         return 0
     rules = contract.rules_of(table, mapping, batch.effective_at, typed=True)
+    if batch.details["typed_rows"] >= _MANY:
+        rules = [_knowing_some(connection, batch, rule) if rule.value else rule for rule in rules]
     count = _quarantine(connection, table, batch, "typed", mapping.typed, rules)
     if count:
         delete(connection, batch, sql.SQL("select _part, _place from pg_temp.broken"))
     return count
+
+
+def _knowing_some(connection: psycopg.Connection, batch: Batch, rule: contract.Rule) -> contract.Rule:
+    """The rule, with the values of the first rows that keep it if they are few: to compare a code with the codes that
+    there are costs a third of matching it against a pattern."""
+    kept = connection.execute(
+        sql.SQL(
+            "select array_agg(distinct {value}) from (select * from {landed} limit {some}) as landed where not {broken}"
+        ).format(value=rule.value, landed=landing_table(batch.batch_id, "typed"), some=_SOME, broken=rule.broken)
+    ).fetchone()[0]  # type: ignore[index]
+    return rule.knowing(kept) if kept and len(kept) <= _FEW else rule
 
 
 def _judge_text(connection: psycopg.Connection, table: Table, batch: Batch, mapping: Mapping) -> int:
