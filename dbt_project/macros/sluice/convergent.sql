@@ -154,10 +154,10 @@
     {%- do run_query('create temporary table sluice_wanted on commit drop as select ' ~ columns ~ ' from ' ~ target ~ ' where false') -%}
     {%- if plan.is_full -%}
         {%- do run_query(sluice_guarded('insert into sluice_wanted ' ~ rows)) -%}
-        {%- set present = target | string -%}
+        {%- set present = '(select ' ~ columns ~ ' from ' ~ target ~ ')' -%}
     {%- else -%}
         {%- for part in sluice_parts(spec) -%}
-            {%- do sluice_for_keys('insert into sluice_wanted select ' ~ columns ~ ' from (' ~ part.sql ~ ') as wanted where ' ~ sluice_in_slice(spec, 'wanted', part.rows), spec.slice, part.rows) -%}
+            {%- do sluice_for_keys('insert into sluice_wanted select ' ~ columns ~ ' from (' ~ sluice_narrowed(spec, part.sql) ~ ') as wanted where ' ~ sluice_in_slice(spec, 'wanted', part.rows), spec.slice, part.rows) -%}
         {%- endfor -%}
         {%- set present = 'sluice_present' -%}
         {%- do run_query('create temporary table sluice_present on commit drop as select ' ~ columns ~ ' from ' ~ target ~ ' where false') -%}
@@ -172,12 +172,13 @@
 
     {%- set fresh = [] -%}
     {%- if shape.has_grain -%}
-        {#- By key and then by the bytes of the row: exact, and much less work than `except` over wide rows. -#}
-        {%- set same = sluice_same(keys, 'wanted', 'present') -%}
-        {%- do run_query('create temporary table sluice_come on commit drop as select wanted.* from sluice_wanted as wanted left join (select ' ~ columns ~ ' from ' ~ present ~ ') as present on ' ~ same
-            ~ ' where present.' ~ keys[0] ~ ' is null or wanted *<> present') -%}
-        {%- do run_query('create temporary table sluice_gone on commit drop as select present.* from (select ' ~ columns ~ ' from ' ~ present ~ ') as present left join sluice_wanted as wanted on ' ~ same
-            ~ ' where wanted.' ~ keys[0] ~ ' is null or wanted *<> present') -%}
+        {#- By key and then by the bytes of the row: exact, and much less work than `except` over wide rows. Rows are put side by side once. -#}
+        {%- set pairs = ['wanted.ctid as sluice_wanted_at'] -%}
+        {%- for name in names -%}{%- do pairs.append('present.' ~ name) -%}{%- endfor -%}
+        {%- do run_query('create temporary table sluice_pairs on commit drop as select ' ~ pairs | join(', ') ~ ' from sluice_wanted as wanted full join ' ~ present ~ ' as present on '
+            ~ sluice_same(keys, 'wanted', 'present') ~ ' where wanted.' ~ keys[0] ~ ' is null or present.' ~ keys[0] ~ ' is null or wanted *<> present') -%}
+        {%- do run_query('create temporary table sluice_come on commit drop as select wanted.* from sluice_wanted as wanted inner join sluice_pairs as pairs on pairs.sluice_wanted_at = wanted.ctid') -%}
+        {%- do run_query('create temporary table sluice_gone on commit drop as select ' ~ columns ~ ' from sluice_pairs where ' ~ keys[0] ~ ' is not null') -%}
         {%- if has_locks -%}{%- do sluice_hold_corrections(spec) -%}{%- endif -%}
         {%- do sluice_retire(spec) -%}
         {%- if sluice_is_unique_by_grain_alone(spec) -%}
@@ -253,6 +254,28 @@
         {%- if run_query('select exists (select from ' ~ rows ~ ')')[0][0] -%}{%- do parts.append({'sql': part.sql, 'rows': rows}) -%}{%- endif -%}
     {%- endfor -%}
     {{ return(parts) }}
+{% endmacro %}
+
+
+{#-
+    The query, in which views that are keyed by the slice itself are read for the touched slices only: a row of theirs matters to the slice of
+    its own key, as `touched_by` says of their log. Postgres carries `= any` over no join: it would look up each row's parent by itself, or read all
+    parents. Not where the version of a key may be in another slice, which it would hide.
+-#}
+{% macro sluice_narrowed(spec, sql) %}
+    {%- set text = [sql] -%}
+    {%- for node_id in model.depends_on.nodes if node_id in graph.nodes -%}
+        {%- set node = graph.nodes[node_id] -%}
+        {%- if node.config.materialized == 'view' and sluice_list(node.config.unique_key or []) == spec.slice -%}
+            {%- for input in [node] + sluice_inputs(node) if sluice_logs_of(input) and (spec.touched_by[input.name] or {}).get('columns') == spec.slice and sluice_list(input.config.unique_key) == spec.slice -%}
+                {%- if loop.first -%}
+                    {%- set relation = sluice_relation(node) | string -%}
+                    {%- do text.append(text.pop() | replace(relation, '(select * from ' ~ relation ~ ' as narrowed where ' ~ sluice_any(spec.slice, 'narrowed') ~ ')')) -%}
+                {%- endif -%}
+            {%- endfor -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(text[0]) }}
 {% endmacro %}
 
 

@@ -1,3 +1,5 @@
+{{ config(unique_key='order_id') }}
+
 -- Without CTEs, because it is a view: Postgres plans a view that begins with `with` as a whole, and would read all
 -- orders to recompute one.
 -- noqa: disable=ST05

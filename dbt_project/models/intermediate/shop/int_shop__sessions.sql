@@ -36,12 +36,12 @@ grouped as (
     select
         visitor_id,
         session_number,
-        (array_agg(event_id order by occurred_at, event_id))[1] as first_event_id,
-        (array_agg(customer_id order by occurred_at desc, event_id desc) filter (where customer_id is not null))[1]
-            as customer_id,
-        (array_agg(device order by occurred_at, event_id))[1] as device,
-        (array_agg(page_url order by occurred_at, event_id))[1] as landing_page_url,
-        (array_agg(referrer_url order by occurred_at, event_id))[1] as referrer_url,
+        -- One event opens a session, the first: no order is needed to find it.
+        (array_agg(event_id) filter (where opens_session))[1] as first_event_id,
+        array_agg(customer_id order by occurred_at, event_id) filter (where customer_id is not null) as customer_ids,
+        (array_agg(device) filter (where opens_session))[1] as device,
+        (array_agg(page_url) filter (where opens_session))[1] as landing_page_url,
+        (array_agg(referrer_url) filter (where opens_session))[1] as referrer_url,
         min(occurred_at) as started_at,
         max(occurred_at) as ended_at,
         count(*) as event_count,
@@ -61,7 +61,7 @@ final as (
         -- keys
         md5(jsonb_build_array(visitor_id, first_event_id)::text)::uuid as session_key,
         visitor_id,
-        customer_id,
+        customer_ids[cardinality(customer_ids)] as customer_id,
         first_event_id,
 
         -- attributes

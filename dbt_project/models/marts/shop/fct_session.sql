@@ -1,8 +1,7 @@
 {{ config(
     unique_key='session_key',
-    recompute_by='visitor_id',
     touched_by={
-        'int_shop__sessions': 'visitor_id',
+        'int_shop__sessions': {'column': 'session_key', 'by': 'session_key'},
         'dim_customer': {'column': 'customer_id', 'at': 'started_at'},
         'dim_date': none,
     },
