@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import psycopg
 import pytest
 from typer.testing import CliRunner
@@ -63,6 +66,45 @@ def test_a_fact_has_a_partition_per_month_made_beside_it_while_a_reader_reads(sm
     assert amounts(small) == [(1, 3, 7), (2, 1, 5), (3, 3, 5)], "an order that moves to another month leaves the first"
     small.build()
     assert state(small) == ("unchanged",)
+
+
+def test_a_reader_who_planned_before_a_month_was_there_sees_all_of_a_commit_or_nothing(
+    small: Small, warehouse_url: str
+) -> None:
+    """The first late row of a month that has no partition, beside a change in another month. Readers in a loop plan
+    slowly (a stable function, which the planner calls) and so are at it while the model runs; they may see the old sum
+    or the new."""
+    monthly(small)
+    small.publish("orders", [order(1, 1)])
+    small.build()
+    small.warehouse.execute(
+        "create function public.slowly() returns numeric language plpgsql stable as"
+        " $$ begin perform pg_sleep(0.1); return -1; end $$"
+    )
+    seen, is_over = [], threading.Event()
+
+    def read() -> None:
+        with psycopg.connect(warehouse_url, autocommit=True) as reader:
+            while not is_over.is_set():
+                query = "select count(*), sum(amount)::int from marts.fct_order where amount > public.slowly()"
+                seen.append(reader.execute(query).fetchone())
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for thread in readers:
+        thread.start()
+        time.sleep(0.1)
+    try:
+        for month in range(6, 9):
+            late = f"2025-{month:02}-15"
+            changed = ("upsert", f"2026-04-{month:02}", 1, 1, month, "2026-01-15")
+            small.publish("orders", [changed, ("upsert", late, month, 1, 100, late)])
+            small.build("--select", "fct_order")
+    finally:
+        is_over.set()
+        for thread in readers:
+            thread.join()
+    assert set(seen) <= {(1, 5), (2, 106), (3, 207), (4, 308)}, "a sum without the row of the new month"
+    assert amounts(small) == [(1, 1, 8), (6, 6, 100), (7, 7, 100), (8, 8, 100)]
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@
     {#- 2. the rows it should have, for what was touched, and the difference -#}
     {%- if plan.is_full or plan.count > 0 -%}
         {%- set done = sluice_write_difference(spec, shape, plan) -%}
+        {%- if done is none -%}{{ return(sluice_converge(spec)) }}{%- endif -%}
     {%- else -%}
         {%- call statement('main') -%} select 'nothing changed upstream of {{ spec.name }}' {%- endcall -%}
         {%- set done = {'inserted': 0, 'deleted': 0, 'come': none} -%}
@@ -132,7 +133,8 @@
 
 {#-
     Compute the rows of the slices, and write what differs: temporary tables sluice_wanted (what should be), sluice_come and
-    sluice_gone (what is written and removed). Returns {inserted, deleted, come: the relation that holds the rows that are new}.
+    sluice_gone (what is written and removed). Returns {inserted, deleted, come: the relation that holds the rows that are new}; none if
+    nothing was done yet but to commit partitions, and the model must begin anew.
 -#}
 {% macro sluice_write_difference(spec, shape, plan) %}
     {%- set target, keys = spec.target, spec.grain -%}
@@ -169,6 +171,7 @@
     {%- if has_locks and config.get('closed_periods').correction == 'current_period' -%}{%- do sluice_move_to_open(spec, present) -%}{%- endif -%}
     {%- do sluice_refuse_duplicates(spec, 'sluice_wanted') -%}
     {%- do sluice_refuse_overlaps(spec, 'sluice_wanted') -%}
+    {%- if sluice_commits_partitions(spec, shape, 'sluice_wanted') -%}{{ return(none) }}{%- endif -%}
 
     {%- set fresh = [] -%}
     {%- if shape.has_grain -%}
