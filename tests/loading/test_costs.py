@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from sluice.declarations import load_file
+from sluice.loading import RunContext, audit, land, publish
 from tests.conftest import busy
 from tests.loading.conftest import World
 
@@ -51,3 +53,25 @@ def test_the_time_of_a_batch_is_that_of_its_own_steps(world: World) -> None:
     assert second > max(first, third)
     assert min(first, third) > 0
     assert first + second + third <= took
+
+
+def test_a_new_log_gets_the_index_of_its_key_after_its_first_rows_and_once(world: World) -> None:
+    """One by one the rows of a first load would find their places in it: a fifth more WAL."""
+
+    def indexes() -> list[tuple]:
+        definition = "select indexdef from pg_indexes where tablename = 'shop__events' and indexdef like '%effective%'"
+        return world.query(definition)
+
+    world.declare(TABLE)
+    source = load_file(world.sources / "shop.yml")
+    world.deliver("2026-01-01.csv", "id,text\n1,x\n")
+    batch_ids = land(source, source.tables["events"], RunContext("first"))
+    audit(batch_ids)
+    assert world.query("select to_regclass('staging.shop__events') is not null") == [(True,)]
+    assert indexes() == []
+    publish(batch_ids)
+    ((made,),) = indexes()
+    assert made.endswith("USING btree (id, _effective_at)")
+    world.deliver("2026-01-02.csv", "id,text\n2,x\n")
+    world.load("events")
+    assert indexes() == [(made,)]

@@ -29,7 +29,7 @@ def same_key(table: Table, left: str, right: str) -> sql.Composable:
 
 
 def create(connection: psycopg.Connection, table: Table) -> None:
-    """Make the log of a table that has none; `sluice.loading.shape` changes it later."""
+    """Make the log of a table that has none; `sluice.loading.shape` changes it later. Its key has no index yet."""
     columns = [sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(c.type)) for n, c in table.log_columns.items()]
     connection.execute(
         sql.SQL(
@@ -37,7 +37,6 @@ def create(connection: psycopg.Connection, table: Table) -> None:
             "_effective_at timestamptz not null, _sequence bigint not null, _row_hash bigint not null, _rescued jsonb)"
         ).format(relation(table), sql.SQL(", ").join(columns))
     )
-    connection.execute(sql.SQL("create index on {} ({}, _effective_at)").format(relation(table), names(table.key)))
     # The rows of a batch lie together, so that a summary per range of pages finds them; a b-tree here made publication
     # a third dearer.
     connection.execute(
@@ -47,6 +46,19 @@ def create(connection: psycopg.Connection, table: Table) -> None:
         comment = sql.SQL("comment on column {} is {}")
         connection.execute(comment.format(sql.Identifier("staging", table.log_name, name), column.description))
     connection.execute(sql.SQL("comment on table {} is {}").format(relation(table), table.description))
+
+
+def index(connection: psycopg.Connection, table: Table) -> None:
+    """Make the index of the key, if there is none: after the first rows, which would find their places one by one."""
+    there = connection.execute(
+        """
+        select from pg_index inner join pg_attribute on attrelid = indrelid and attnum = indkey[indnkeyatts - 1]
+        where indrelid = %s::regclass and indnkeyatts > 1 and attname = '_effective_at'
+        """,
+        [relation(table).as_string(connection)],
+    ).fetchone()
+    if there is None:
+        connection.execute(sql.SQL("create index on {} ({}, _effective_at)").format(relation(table), names(table.key)))
 
 
 def summarize(connection: psycopg.Connection, table: Table) -> None:

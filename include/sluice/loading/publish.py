@@ -79,6 +79,7 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
         if table.mode is Mode.APPEND and applied != landed - batch.rows_duplicate:
             connection.rollback()
             batches.lost(connection, batch, applied + batch.rows_duplicate, landed)
+        log.index(connection, table)
         _keep_statistics(connection, table, applied)
         # counted, not inferred: what landed and was neither applied nor rejected must be what the log held already,
         # or, of a cursor, what waits in quarantine since an earlier reading
