@@ -89,7 +89,7 @@ def _judge_typed(connection: psycopg.Connection, table: Table, batch: Batch, map
         return 0
     rules = contract.rules_of(table, mapping, batch.effective_at, typed=True)
     if batch.details["typed_rows"] >= _MANY:
-        rules = [_knowing_some(connection, batch, rule) if rule.value else rule for rule in rules]
+        rules = [_knowing_some(connection, batch, rule) if rule.value is not None else rule for rule in rules]
     count = _quarantine(connection, table, batch, "typed", mapping.typed, rules)
     if count:
         delete(connection, batch, sql.SQL("select _part, _place from pg_temp.broken"))
