@@ -71,8 +71,13 @@ BROKEN = [
     ("cron", lambda t: t + 'schedule: "61 * * * *"\n', 12, "schedule: '61 * * * *' is no cron expression"),
     ("cron with seconds", lambda t: t + 'schedule: "1 1 * * * *"\n', 12, "schedule"),
     ("digits without end", lambda t: t.replace("bigint", '"numeric(2000,1)"'), 11, "tables.t.columns.id.type"),
-    ("a day that is not there", lambda t: t + "start: 2026-02-30\n", 12, "start: Input should be a valid date"),
-    ("an hour that is not there", lambda t: t + "start: 2026-01-01T25:61:00\n", 12, "start: Input should be a valid"),
+    ("a day that is not there", lambda t: t + "start: 2026-02-30\n", 12, "start: must be a day that there is"),
+    (
+        "an hour that is not there",
+        lambda t: t + "start: 2026-01-01T25:61:00\n",
+        12,
+        "start: must be a day that there is",
+    ),
     ("a whole number that is none", lambda t: t + "start: !!int abc\n", 12, "start: 'abc' is no int"),
     ("a truth that is none", lambda t: t.replace("owner: o", "owner: !!bool maybe"), 3, "owner: 'maybe' is no bool"),
     (
@@ -87,6 +92,20 @@ BROKEN = [
         lambda t: t.replace("bigint}", 'text, pattern: "(?P<x>a+)"}'),
         11,
         "tables.t.columns.id.pattern: pattern can't be used: a group with a name",
+    ),
+    ("no key", lambda t: t.replace("[id]", "[]"), 9, "tables.t.key: must not be empty"),
+    ("a name that is none", lambda t: t.replace("  t:", "  T-1:"), 5, "tables.T-1: a name is lower-case letters"),
+    (
+        "a name with NUL",
+        lambda t: t.replace("bigint}", 'text, field: "a\\0"}'),
+        11,
+        "field: a name can't be empty, nor hold a NUL",
+    ),
+    (
+        "more columns than a log can have",
+        lambda t: t + "".join(f"      c{n}: {{type: text}}\n" for n in range(1580)),
+        10,
+        "columns: 1581 are declared, and a log has room for 1580",
     ),
     ("a name too long", lambda t: t.replace("  t:", f"  {'t' * 40}:").replace("bad", "b" * 40), 5, "is longer than 58"),
 ]
@@ -103,6 +122,23 @@ def test_a_fault_is_named_with_file_and_line_and_leaves_the_other_files_alive(
         done.output
     )
     assert "1 sources with 1 tables can be used" in done.output
+
+
+def test_all_faults_of_a_table_are_said_at_once(folder: Path) -> None:
+    _write(
+        folder,
+        "bad",
+        GOOD.format(name="bad").replace("[id]", "[no, no]") + "    sequence: nowhere\n    cursor: {column: gone}\n",
+    )
+    said = _validate().output
+    for fault in (
+        "key: key names the column no",
+        "key: key names a column twice",
+        "sequence: sequence names the column nowhere",
+        "cursor.column: cursor.column names the column gone",
+        "cursor belong together",
+    ):
+        assert fault in said, said
 
 
 TAGS = ["int", "float", "bool", "null", "timestamp", "binary", "str", "seq", "map", "set", "omap", "pairs", "nonsense"]

@@ -13,7 +13,7 @@ DURATION_PATTERN = r"^\s*(\d+)\s*(s|m|h|d|w)\s*$"
 _DURATION = re.compile(DURATION_PATTERN)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _SIZE = re.compile(r"^\s*(\d+)\s*(kB|MB|GB|TB)\s*$", re.IGNORECASE)
-_NAME = r"^[a-z][a-z0-9_]{0,47}$"
+NAME = r"^[a-z][a-z0-9_]{0,47}$"
 
 
 def _duration(value: Any) -> timedelta:
@@ -53,7 +53,7 @@ def _encoding(value: str) -> str:
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=int | str)]
 Encoding = Annotated[str, AfterValidator(_encoding)]
-Name = Annotated[str, Field(pattern=_NAME)]
+Name = Annotated[str, Field(pattern=NAME)]
 
 
 class Declared(BaseModel):

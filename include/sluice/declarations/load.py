@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from sluice.declarations.base import NAME
 from sluice.declarations.hints import did_you_mean
 from sluice.declarations.model import Source
 
@@ -42,6 +43,10 @@ _MEANING = {
     "tuple_type": "must be a list, such as [a, b]",
     "dict_type": "must hold fields of its own, each on a line below it",
     "model_type": "must hold fields of its own, each on a line below it",
+    "too_short": "must not be empty",
+    "date_from_datetime_parsing": "must be a day that there is, such as 2026-01-31",
+    "string_pattern_mismatch": "a name is lower-case letters, figures and _, begins with a letter and has at most 48 "
+    "characters",
 }
 _LONGEST_LOG = 58  # characters; the longest name made from it is that of a snapshot, and Postgres cuts names at 63
 
@@ -257,7 +262,14 @@ def read_as(path: Path, model: type[M], name: str, what: str) -> M:
     try:
         return model.model_validate(plain(tree))
     except ValidationError as error:
-        raise DeclarationError([fault(path, tree, item, model) for item in error.errors()]) from None
+        raise DeclarationError(
+            # a rule over several fields may say several faults, a line each
+            [
+                fault(path, tree, item | {"msg": message}, model)
+                for item in error.errors()
+                for message in item["msg"].splitlines()
+            ]
+        ) from None
     except RecursionError:
         raise DeclarationError([Fault(str(path), 1, "yaml", "contains itself")]) from None
 
@@ -304,7 +316,7 @@ def fault(path: Path, tree: Any, error: Any, model: type[BaseModel]) -> Fault:
         hint = did_you_mean(error["loc"], model)
         left_out = " The file is left out until it is corrected" if model is Source else ""
         message = f"is not a field here; {hint or 'remove it'}{left_out}"
-    elif error["type"] in _MEANING:
+    elif error["type"] in _MEANING and error.get("ctx", {}).get("pattern", NAME) == NAME:
         message = _MEANING[error["type"]]
     named = message.split(maxsplit=1)[0].rstrip(":").split(".")
     if error["type"] == "value_error" and isinstance(node, dict) and named[0] in node:  # a rule over several fields

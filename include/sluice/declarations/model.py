@@ -8,12 +8,13 @@ there; each
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import date, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from croniter import croniter
-from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 from typing_extensions import TypedDict
 
 from sluice.declarations.base import Declared, Duration, Name
@@ -22,6 +23,7 @@ from sluice.declarations.patterns import must_be_readable
 from sluice.declarations.readiness import Announced, Condition
 from sluice.declarations.rest import Rest
 
+_MOST_COLUMNS = 1580  # of the 1600 that a table of Postgres can have; the log has some of its own
 _PRECISION = re.compile(r"\((\d+)")
 _PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
 TYPE_PATTERN = (
@@ -56,6 +58,13 @@ def _schedule(value: Any) -> Any:
 
 
 ColumnType = Annotated[str, BeforeValidator(_type)]
+
+
+def _field(value: str) -> str:
+    """A name that the ledger can hold."""
+    if not value or "\0" in value:
+        raise ValueError("a name can't be empty, nor hold a NUL character")
+    return value
 
 
 class Mode(StrEnum):
@@ -101,7 +110,9 @@ class Column(Declared):
     type: ColumnType = Field(description="Postgres type in staging")
     description: str = Field(default="", description="What it means, for the catalogue")
     required: bool = Field(default=False, description="NULL is not allowed")
-    field: str | None = Field(default=None, description="Name at the source, if it differs")
+    field: Annotated[str, AfterValidator(_field)] | None = Field(
+        default=None, description="Name at the source, if it differs"
+    )
     from_path: str | None = Field(default=None, description="Taken from this placeholder of the file's path")
     accepted: tuple[str, ...] | None = Field(default=None, description="The only values allowed")
     minimum: float | None = Field(default=None, description="Smallest value allowed")
@@ -355,6 +366,12 @@ class Table(Declared):
 
     @model_validator(mode="after")
     def _consistent(self) -> Table:
+        if faults := list(dict.fromkeys(self._faults())):
+            raise ValueError("\n".join(faults))
+        return self
+
+    def _faults(self) -> Iterator[str]:
+        """What can't be true together, all of it."""
         for what, names in (
             ("key", self.key),
             ("effective_at", [self.effective_at] if self.effective_at else []),
@@ -363,31 +380,34 @@ class Table(Declared):
         ):
             for name in names:
                 if name not in self.columns:
-                    raise ValueError(f"{what} names the column {name}, which is not declared under columns")
-        if len(set(self.key)) < len(self.key):
-            raise ValueError(f"key names a column twice: {', '.join(self.key)}")
-        if (self.mode is Mode.CURSOR) != (self.cursor is not None):
-            raise ValueError("mode cursor and the field cursor belong together")
-        if self.mode is Mode.CURSOR and self.origin.postgres is None:
-            raise ValueError("mode cursor reads from postgres")
-        if self.mode is Mode.CURSOR and self.origin.postgres and self.origin.postgres.by_day:
-            raise ValueError("mode cursor finds its own interval; leave {start} and {end} out of the query")
-        if self.deletes.detect == "key_scan" and self.mode is not Mode.CURSOR:
-            raise ValueError("deletes.detect: key_scan is for mode cursor; a full extract shows its deletes by itself")
-        if self.mode is not Mode.CURSOR and self.effective_at and self.mode is Mode.FULL:
-            raise ValueError("mode full speaks for the instant of its unit; leave effective_at out")
-        if self.cursor and self.columns[self.cursor.column].type != "timestamptz":
-            raise ValueError(
-                f"cursor.column {self.cursor.column} must be a timestamptz: a time without a zone can't be compared"
+                    yield f"{what} names the column {name}, which is not declared under columns"
+        if len(self.columns) > _MOST_COLUMNS:
+            yield (
+                f"columns: {len(self.columns)} are declared, and a log has room for {_MOST_COLUMNS}; leave out what "
+                "nobody asks for"
             )
-        if self.effective_at and self.columns[self.effective_at].type not in ("timestamptz", "timestamp", "date"):
-            raise ValueError(f"effective_at names {self.effective_at}, which is not a time")
-        if self.sequence and self.columns[self.sequence].type not in ("bigint", "integer", "smallint"):
-            raise ValueError(f"sequence names {self.sequence}, which is not a whole number")
+        if len(set(self.key)) < len(self.key):
+            yield f"key names a column twice: {', '.join(self.key)}"
+        if (self.mode is Mode.CURSOR) != (self.cursor is not None):
+            yield "mode cursor and the field cursor belong together"
+        if self.mode is Mode.CURSOR and self.origin.postgres is None:
+            yield "mode cursor reads from postgres"
+        if self.mode is Mode.CURSOR and self.origin.postgres and self.origin.postgres.by_day:
+            yield "mode cursor finds its own interval; leave {start} and {end} out of the query"
+        if self.deletes.detect == "key_scan" and self.mode is not Mode.CURSOR:
+            yield "deletes.detect: key_scan is for mode cursor; a full extract shows its deletes by itself"
+        if self.mode is not Mode.CURSOR and self.effective_at and self.mode is Mode.FULL:
+            yield "mode full speaks for the instant of its unit; leave effective_at out"
+        kinds = {name: column.type for name, column in self.columns.items()}
+        if self.cursor and kinds.get(self.cursor.column, "timestamptz") != "timestamptz":
+            yield (f"cursor.column {self.cursor.column} must be a timestamptz: a time without a zone can't be compared")
+        if self.effective_at and kinds.get(self.effective_at, "date") not in ("timestamptz", "timestamp", "date"):
+            yield f"effective_at names {self.effective_at}, which is not a time"
+        if self.sequence and kinds.get(self.sequence, "bigint") not in ("bigint", "integer", "smallint"):
+            yield f"sequence names {self.sequence}, which is not a whole number"
         for name, column in self.columns.items():
             if column.from_path and (not self.origin.files or column.from_path not in self.origin.files.placeholders):
-                raise ValueError(f"columns.{name}.from_path: the path has no {{{column.from_path}}}")
-        return self
+                yield f"columns.{name}.from_path: the path has no {{{column.from_path}}}"
 
 
 class Circuit(Declared):

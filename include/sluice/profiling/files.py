@@ -192,7 +192,7 @@ class _Sample:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         header = [name.strip() for name in next(filter(any, reader), [])]  # blank lines before it are none
         self._must_be_header(header)
-        named = [position for position, name in enumerate(header) if name and name != "_rescued"]
+        named = [position for position, name in enumerate(header) if _can_be_declared(name)]
         if not all(header):
             self._assume("a column without a name in the header: left out, its values go to _rescued")
         if "_rescued" in header:
@@ -221,7 +221,9 @@ class _Sample:
 
     def _decode(self, head: bytes) -> str:
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise SluiceError("the file is UTF-16, which the loader does not read; ask for UTF-8. Nothing was written")
+            self.options["encoding"] = "utf-16"
+            self._assume("encoding utf-16: the file begins with its mark")
+            return head.decode("utf-16", "ignore")  # a character may be cut in two where the sample ends
         try:
             return head.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -296,6 +298,11 @@ class _Sample:
             return [item for item in itertools.islice(records, self._bounds.rows) if isinstance(item, dict)]
 
 
+def _can_be_declared(name: str) -> bool:
+    """Whether a column may be read from this field: any but those whose values are only ever found in _rescued."""
+    return bool(name) and "\0" not in name and name != "_rescued"
+
+
 def lists_of_objects(node: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """The lists of objects in a document, by their dotted paths."""
     if isinstance(node, list) and node and all(isinstance(item, dict) for item in node):
@@ -361,7 +368,7 @@ def _object(line: bytes, number: int) -> dict[str, Any]:
 
 def rows_of_objects(items: list[dict[str, Any]]) -> tuple[list[str], Rows, frozenset[str]]:
     """Objects as rows of text, their fields in order of appearance, and the fields whose values are JSON strings."""
-    fields = [name for name in dict.fromkeys(itertools.chain.from_iterable(items)) if name != "_rescued"]
+    fields = [name for name in dict.fromkeys(itertools.chain.from_iterable(items)) if _can_be_declared(name)]
     plain = {name for name in fields if any(_is_plain(item.get(name)) for item in items)}
     try:
         return fields, [as_fields(item, fields) for item in items], frozenset(set(fields) - plain)
