@@ -225,6 +225,25 @@ def test_json_lines_with_nested_values_keep_every_digit_and_every_unknown_field(
     assert world.query("select details ->> 'text_rows' from ops.batch") == [("0",)]  # all went straight into values
 
 
+def test_json_lines_have_fields_of_any_name_that_json_can_write(world: World) -> None:
+    names = {"plain": "x", "quoted": 'a"b', "slashed": "a\\b", "tabbed": "a\tb"}
+    columns = "".join(f"    {name}: {{type: integer, field: {json.dumps(field)}}}\n" for name, field in names.items())
+    world.declare(
+        f"""
+rows:
+  description: d
+  from: {{files: {{connection: drop, path: "{{n}}.jsonl", format: jsonl}}}}
+  mode: append
+  key: [plain]
+  columns:
+{columns}"""
+    )
+    rows = [dict.fromkeys(names.values(), number) for number in range(3)]
+    world.deliver("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    world.load("rows")
+    assert world.query(f"select {', '.join(names)} from staging.shop__rows order by 1") == [(n,) * 4 for n in range(3)]
+
+
 @pytest.mark.parametrize("format", ["jsonl", "json"])
 @pytest.mark.parametrize("depth", [600, 100_000])
 def test_E19_objects_too_deep_to_be_read_put_their_row_in_quarantine_and_no_other(

@@ -136,3 +136,24 @@ def test_blank_lines_before_the_header_are_none(world: World, options: str) -> N
     assert published.rows_read == 2
     assert items(world) == [("a", 1, None), ("b", 2, "y")]
     assert world.query("select count(*) from ops.quarantine") == [(0,)]
+
+
+def test_E18_a_header_with_a_nul_or_with_too_many_names_is_refused_and_ends_in_no_traceback(world: World) -> None:
+    world.declare(CSV.format(options=""))
+    world.deliver("a.csv", b"sku,pieces,note,\0\na,1,x,y\n")
+    with pytest.raises(GateRefused, match="holds a NUL character"):
+        world.load("items")
+    names = ["sku", "pieces", "note", *(f"x{number}" for number in range(1600))]
+    world.deliver("a.csv", f"{','.join(names)}\n{','.join(['1'] * len(names))}\n")
+    with pytest.raises(GateRefused, match="more fields than a table of Postgres can have columns"):
+        world.load("items")
+
+
+def test_E18_bytes_that_are_no_text_are_kept_as_they_came_in_an_encoding_that_only_python_knows(world: World) -> None:
+    world.declare(CSV.format(options="encoding: shift-jis"))
+    world.deliver("a.csv", b"sku,pieces,note\na,1,\x82\xff\nb,2," + "日本\n".encode("shift-jis"))
+    world.load("items")
+    assert items(world) == [("b", 2, "日本")]
+    ((raw,),) = world.query("select raw_bytes from ops.quarantine")
+    halves = bytes(raw).decode("utf-8", "surrogatepass")  # each byte as half a surrogate pair, which no text has
+    assert halves == "a,1,\udc82\udcff\n"

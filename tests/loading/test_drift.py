@@ -71,6 +71,14 @@ def test_D2_an_optional_column_that_is_missing_is_null_and_said_or_refused(world
         load(world, 2, "id,pieces\n2,1\n")
 
 
+def test_D2_a_header_without_the_mark_of_deleted_rows_is_refused_and_revives_none(world: World) -> None:
+    declare(world, "deleted_by: {field: op, value: gone}")
+    load(world, 1, "id,pieces,note,op\n1,1,x,\n2,2,y,gone\n")
+    with pytest.raises(GateRefused, match="has no field op, by which deleted rows are marked"):
+        load(world, 2, "id,pieces,note\n1,1,x\n2,2,y\n")
+    assert world.query("select id, _op from staging.shop__sales order by id") == [(1, "upsert"), (2, "delete")]
+
+
 def test_D2_a_renamed_column_is_recognised_by_the_values_it_shares(world: World) -> None:
     declare(world)
     load(world, 1, "id,pieces,note\n" + "".join(f"{i},{i + 100},n{i}\n" for i in range(50)))

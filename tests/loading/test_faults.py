@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import subprocess
@@ -116,6 +117,25 @@ def leave_free(disk: Path, megabytes: int | None) -> None:
         size = shutil.disk_usage(disk).free - megabytes * 1_000_000
         with ballast.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, size)
+
+
+def test_L9_a_full_disk_of_the_machine_that_reads_is_named_and_not_held_against_the_source(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Path(tempfile.mkdtemp(prefix="sluice-small-disk-"))
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("only root may mount a disk of its own")
+    world.declare(SALES.replace("{name}.csv", "{name}.csv.gz"))
+    world.deliver("a.csv.gz", gzip.compress(b"id,pieces\n" + b"1,1\n" * 1_000_000))
+    try:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        with pytest.raises(LedgerError, match=f"no space is left in {disk} of the machine that reads it"):
+            world.load("sales")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+        disk.rmdir()
+    assert world.query("select count(*) from ops.circuit where failures > 0") == [(0,)]
+    assert world.query("select state from ops.batch") == [("abandoned",)]
 
 
 def test_L9_a_disk_that_is_full_publishes_nothing_says_how_much_there_was_and_the_retry_works(

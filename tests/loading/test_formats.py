@@ -94,6 +94,46 @@ def test_fixed_width_files_hold_several_tables_and_every_record_is_accounted_for
     assert world.books_balance()
 
 
+def test_E18_a_damaged_fixed_width_record_is_kept_as_it_came_with_the_place_of_the_damage(world: World) -> None:
+    world.declare(
+        """
+        t:
+          description: t
+          from:
+            files:
+              connection: drop
+              path: t.txt
+              format: {type: fixed, fields: {id: {start: 1, length: 2}, v: {start: 3, length: 4}}}
+          mode: append
+          key: [id]
+          max_reject_share: 1
+          columns: {id: {type: bigint}, v: {type: text}}
+        """
+    )
+    world.deliver("t.txt", b"01\xc3\xa9\xff\xfe \n02abcd\n")
+    world.load("t")
+    assert world.query("select row_number, code, reason, raw_bytes from ops.quarantine") == [
+        (1, "ENCODING", "bytes that are not utf-8 at offset 4 of the record", b"01\xc3\xa9\xff\xfe ")
+    ]
+    assert world.query("select id, v from staging.shop__t") == [(2, "abcd")]
+
+
+def test_attributes_of_one_name_in_two_namespaces_are_both_kept(world: World) -> None:
+    world.declare(
+        """
+        t:
+          description: t
+          from: {files: {connection: drop, path: t.xml, format: {type: xml, record: r}}}
+          mode: append
+          key: [id]
+          columns: {id: {type: bigint, field: "@id"}}
+        """
+    )
+    world.deliver("t.xml", '<l xmlns:m="urn:b"><r id="1" m:id="2"/></l>')
+    world.load("t")
+    assert world.query("select id, _rescued from staging.shop__t") == [(1, {"@{urn:b}id": "2", "#text": ""})]
+
+
 def test_E17_E14_a_fixed_width_trailer_counts_and_its_absence_means_a_cut_file(world: World) -> None:
     both = FIXED.format(own="O", other="L", counts="O, L", fields=ORDERS)
     own = FIXED.format(own="O", other="L", counts="O", fields=ORDERS)

@@ -122,6 +122,12 @@ def test_a_number_larger_than_any_float_is_profiled_and_refuses_nothing(world: W
     assert columns["paid_at"] == {"n": 2, "nulls": 2}
 
 
+def test_L7_a_number_smaller_than_any_float_is_profiled_and_refuses_nothing(world: World) -> None:
+    world.declare(TABLE.replace("{CHECKS}", "{}").replace('"numeric(12,2)"', "numeric"))
+    world.deliver("2026-01-05/payments.csv", "id,amount,method,note,paid_at\n1,1e-400,card,,\n2,-1e-400,card,,\n")
+    assert [done.rows_applied for done in world.load("payments")] == [2]
+
+
 def test_a_large_batch_is_profiled_by_a_sample(world: World) -> None:
     declare(world)
     deliver(world, 0, rows=70_000)

@@ -461,3 +461,108 @@ def test_a_cast_that_could_change_or_refuse_a_value_is_not_left_to_the_source(
     relation = sql.SQL("(select null::{} as it) as one").format(sql.SQL(kind))
     assert wire.values(source, relation, {"it": "it"}, {"it": declared}) is None
     assert wire.values(source, relation, {"it": "it"}, {"it": "text"}) is not None
+
+
+# -- the source changes its shape ---------------------------------------------------------------
+
+
+def events(world: World) -> list[tuple]:
+    return world.query("select kind, column_name from ops.schema_event order by schema_event_id")
+
+
+def test_D1_a_column_that_a_database_has_anew_is_rescued_and_one_that_was_left_out_at_first_is_not_asked_for(
+    world: World, orders: psycopg.Connection, way: str
+) -> None:
+    orders.execute("alter table orders add column internal text default 'nobody asked for it'")
+    orders.execute("insert into orders values (1, 1.5)")
+    world.load("orders")
+    assert events(world) == []
+    orders.execute("alter table orders add column body json, add column raw bytea")
+    orders.execute("""insert into orders values (2, 2.5, now(), 'x', '{"a": [1]}', '\\x00ff')""")
+    world.load("orders")
+    world.load("orders")
+    assert events(world) == [("new_column", "body"), ("new_column", "raw")]
+    assert world.query("select distinct id, amount::text, _rescued from staging.shop__orders order by 1") == [
+        (1, "1.50", None),
+        (2, "2.50", {"body": '{"a": [1]}', "raw": "\\x00ff"}),
+    ]
+    assert world.books_balance()
+
+
+def test_D1_a_column_that_is_declared_no_more_is_not_read_as_if_it_were_new(
+    world: World, orders: psycopg.Connection
+) -> None:
+    orders.execute("insert into orders values (1, 1.5)")
+    world.load("orders")
+    world.declare(ORDERS.replace('    amount: {type: "numeric(8,2)"}\n', ""))
+    orders.execute("insert into orders values (2, 2.5)")
+    world.load("orders")
+    assert world.query("select count(*) from staging.shop__orders where _rescued is not null") == [(0,)]
+    assert events(world) == []
+
+
+def test_D1_a_column_that_a_database_has_anew_is_refused_where_the_policy_is_block(
+    world: World, orders: psycopg.Connection
+) -> None:
+    world.declare(ORDERS.replace("  key:", "  drift: {new_column: block}\n  key:"))
+    orders.execute("insert into orders values (1, 1.5)")
+    world.load("orders")
+    orders.execute("alter table orders add column colour text")
+    orders.execute("insert into orders values (2, 2.5)")
+    for _ in range(2):
+        with pytest.raises(GateRefused, match="has the fields colour, unknown to the contract; nothing was published"):
+            world.load("orders")
+    assert ids(world) == [1]
+
+
+def test_D2_an_optional_column_that_a_database_dropped_is_null_and_said_with_the_one_that_has_its_values(
+    world: World, orders: psycopg.Connection
+) -> None:
+    orders.execute("insert into orders select g, g + 0.25 from generate_series(1, 20) g")
+    world.load("orders")
+    orders.execute("alter table orders rename column amount to total")
+    orders.execute("update orders set updated_at = now()")
+    world.load("orders")
+    assert events(world) == [("new_column", "total"), ("missing_column", "amount")]
+    assert (
+        "declare columns.amount.field: total"
+        in world.query("select string_agg(message, ' ') from ops.schema_event")[0][0]
+    )
+
+
+def test_D2_a_database_without_a_column_that_reading_needs_is_refused_by_its_name(
+    world: World, orders: psycopg.Connection
+) -> None:
+    orders.execute("insert into orders values (1, 1)")
+    world.load("orders")
+    orders.execute("alter table orders rename column updated_at to changed_at")
+    with pytest.raises(GateRefused, match=r"has no column updated_at \(new in it: changed_at\); nothing was published"):
+        world.load("orders")
+    orders.execute("alter table orders rename to sales")
+    with pytest.raises(SluiceError, match=r'connection db: relation "public.orders" does not exist; nothing was read'):
+        world.load("orders")
+
+
+def test_D2_a_database_that_lost_the_mark_of_deleted_rows_revives_none(
+    world: World, orders: psycopg.Connection
+) -> None:
+    world.declare(ORDERS.replace("  key:", "  deleted_by: {field: op, value: d}\n  key:"))
+    orders.execute("alter table orders add column op text")
+    orders.execute("insert into orders values (1, 1, now(), 'd')")
+    world.load("orders")
+    orders.execute("alter table orders drop column op")
+    orders.execute("insert into orders values (2, 2)")
+    with pytest.raises(GateRefused, match="has no column op"):
+        world.load("orders")
+
+
+def test_D5_columns_of_a_database_are_found_without_regard_to_case(
+    world: World, source: psycopg.Connection, way: str
+) -> None:
+    world.declare(ORDERS.replace("public.orders", "public.Orders"))
+    source.execute('create table "Orders" ("ID" bigint primary key, "Amount" numeric, updated_at timestamptz)')
+    source.execute("""insert into "Orders" values (1, 1, now() - interval '1 h')""")
+    world.load("orders")
+    source.execute("""insert into "Orders" values (2, 2, now())""")
+    world.load("orders")
+    assert last_amounts(world) == {1: "1.00", 2: "2.00"}

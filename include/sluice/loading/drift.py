@@ -46,6 +46,13 @@ def refusal(connection: psycopg.Connection, table: Table, batch: Batch, mapping:
         return f"{batch.unit} has no field for the required columns {', '.join(required)}; nothing was published. " + (
             _renamed(connection, table, batch, mapping, required[0]) or _NAME_IT.format(column=required[0])
         )
+    marker = table.deleted_by.field if table.deleted_by else None
+    came = {name.lower() for name in batch.details["fields"]}
+    if marker and marker.lower() not in came and "absent" not in batch.details:
+        return (
+            f"{batch.unit} has no field {marker}, by which deleted rows are marked, so that they would come back to "
+            "life; nothing was published. Correct deleted_by in the declaration if it was renamed"
+        )
     if mapping.missing and table.drift.missing_column == "block":
         hint = _renamed(connection, table, batch, mapping, mapping.missing[0])
         return (

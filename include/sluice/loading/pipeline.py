@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import random
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -209,13 +211,30 @@ def _pending(connection: psycopg.Connection, source: Source, table: Table, run: 
         " where (watermark.source, watermark.table_name) = (%s, %s)",
         [source.source, table.name],
     ).fetchone()
-    known = batches.units_known(connection, source.source, table.name)
+    stamps = batches.units_known(connection, source.source, table.name)
     connection.rollback()
     units = reader_of(table).units(source, table, run.interval, mark[0] if mark else None)
     if mark and table.mode is Mode.CURSOR:
         units = [replace(unit, clock_ahead=mark[1]) for unit in units]
-    fresh = (unit for unit in units if run.interval or known.get(unit.name) != unit.stamp)
+    if table.origin.postgres:
+        known = _columns_known(connection, source, table)
+        units = [replace(unit, known=known) for unit in units]
+    fresh = (unit for unit in units if run.interval or stamps.get(unit.name) != unit.stamp)
     return [_to_finish(connection, source, table, unit, run) for unit in itertools.islice(fresh, MAX_UNITS)]
+
+
+def _columns_known(connection: psycopg.Connection, source: Source, table: Table) -> frozenset[str] | None:
+    """The columns that a database had at the latest reading, without those that were news then."""
+    row = connection.execute(
+        """
+        select details -> 'fields', details -> 'left_out', details -> 'new' from ops.batch
+        where source = %s and table_name = %s and replay_of is null and details ? 'left_out'
+        order by batch_id desc limit 1
+        """,
+        [source.source, table.name],
+    ).fetchone()
+    connection.rollback()
+    return frozenset(row[0]).difference(row[2]).union(row[1]) if row else None
 
 
 def _to_finish(connection: psycopg.Connection, source: Source, table: Table, unit: Unit, run: RunContext) -> Unit:
@@ -304,6 +323,16 @@ def _give_up(
             f"{table.log_name} {unit.name}: the disk of the warehouse is full (DISK_FULL) after "
             f"{megabytes(connection, batch_id)} had landed; they were dropped, and the unit was left unread. Free "
             "space, then clear the task"
+        )
+    if isinstance(error, psycopg.errors.TooManyColumns):
+        error = GateRefused(
+            f"{table.log_name} {unit.name}: it has more fields than a table of Postgres can have columns, which is "
+            "1600; nothing was published. Ask for fewer, or for one field with the others as JSON"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        error = LedgerError(
+            f"{table.log_name} {unit.name}: no space is left in {tempfile.gettempdir()} of the machine that reads it "
+            "(DISK_FULL); the unit was left unread. Free space there, or set TMPDIR, then clear the task"
         )
     if not isinstance(error, SluiceError):
         kind = SourceUnavailable if isinstance(error, OSError) else ReadBroken
@@ -433,6 +462,7 @@ def _known(read: Read) -> dict[str, object]:
             "rest": read.rest,
             **(read.names.details if read.names else {}),
             **({"keys": read.keys} if read.keys is not None else {}),
+            **({"left_out": read.left_out, "new": read.new} if read.left_out is not None else {}),
             **({"keys_once": True} if read.keys_once else {}),
             **({"clock_ahead": read.clock_ahead} if read.clock_ahead is not None else {}),
         },

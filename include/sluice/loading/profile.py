@@ -175,7 +175,8 @@ def _measures(name: str, column: Column) -> list[tuple[str, sql.Composable]]:
     if column.personal:
         return measures
     if column.type.startswith("numeric"):  # may hold what no float8 does
-        number = sql.SQL("least(greatest({}, -1e300), 1e300)::float8").format(column_name)
+        held = sql.SQL("case when abs({0}) >= 1e-300 then least(greatest({0}, -1e300), 1e300) else {0} * 0 end::float8")
+        number = held.format(column_name)
         measures.append(("q", _quantiles(number)))
     elif column.type in _NUMBERS:
         measures.append(("q", _quantiles(sql.SQL("{}::float8").format(column_name))))

@@ -40,7 +40,8 @@ class Unit:
     content may have changed, and costs nothing to ask for; empty when the source offers none. `values` are the
     placeholders of its path. `resumable` says how the unit is asked for, where its reader can go on after what an
     attempt that failed has landed; empty where it can't. `clock_ahead` is by how many seconds the source's clock was
-    before ours when the watermark was taken.
+    before ours when the watermark was taken. `known` are the columns that a database had when it was read before,
+    without those that were news then; None where it never was.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Unit:
     location: str = ""
     resumable: str = ""
     clock_ahead: float | None = None
+    known: frozenset[str] | None = None
 
 
 class Names:
@@ -98,6 +100,8 @@ class Read:
     clock_back: float = 0.0  # seconds by which it went back since the watermark was taken
     instant: datetime | None = None  # for which the rows speak, where it is not that of the unit
     names: Names | None = None  # of a format without a header
+    left_out: list[str] | None = None  # columns of a database that are not asked for
+    new: list[str] = field(default_factory=list)  # those that came since, which the contract does not know
 
 
 @dataclass(frozen=True)

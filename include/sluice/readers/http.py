@@ -161,8 +161,9 @@ class Session:
         base = self._client.base_url
         url = httpx.URL(path) if path.startswith(("http:", "https:")) else base.join(f"{base.path}{path.lstrip('/')}")
         if (url.scheme, url.host, url.port) != (base.scheme, base.host, base.port):
+            here, there = (f"{u.scheme}://{u.host}{f':{u.port}' if u.port else ''}" for u in (base, url))
             raise BadResponse(
-                f"connection {self._origin.connection} leads to {base.host}, and its next page to {url.host}; it was "
+                f"connection {self._origin.connection} leads to {here}, and its next page to {there}; it was "
                 "not followed, since the credentials are for the first only. Nothing was published"
             )
         return url

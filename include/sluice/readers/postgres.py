@@ -8,6 +8,7 @@ and hash.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -15,7 +16,7 @@ from psycopg import sql
 
 from sluice.declarations import Mode, Source, Table
 from sluice.declarations.model import PostgresTable
-from sluice.errors import SluiceError, SourceUnavailable
+from sluice.errors import GateRefused, SluiceError, SourceUnavailable
 from sluice.readers import wire
 from sluice.readers.base import (
     Digest,
@@ -76,14 +77,14 @@ class PostgresReader:
 
     def read(self, source: Source, table: Table, unit: Unit, sink: Sink) -> Read:
         """Copy the unit's rows, and for `key_scan` all keys of the same snapshot, into landing."""
-        fields = source_fields(table)
-        result = Read(fields)
         with connect(_conn_id(table), autocommit=True) as connection:
+            columns = _Columns.of(connection, table, unit.known)
+            result = Read(columns.read, left_out=columns.left_out, new=columns.new)
             reached = _reached(connection, source, table, unit, result)
-            rows = _Rows(table, fields, _bounds(unit, result))
+            rows = _Rows(table, columns, _bounds(unit, result))
             with connection.transaction():
                 connection.execute("set transaction isolation level repeatable read, read only")
-                sink.create(fields)
+                sink.create(columns.read)
                 digests: list[Digest] = []
                 if table.deletes.detect == "key_scan":
                     digests.append(Digest())
@@ -129,22 +130,75 @@ def _bounds(unit: Unit, result: Read) -> Interval | None:
     return datetime.fromisoformat(unit.location) - timedelta(seconds=result.clock_back), _EVER[1]
 
 
+@dataclass(frozen=True)
+class _Columns:
+    """Which columns of a source are read, and which it has besides.
+
+    A declaration may leave columns of a table out, to which nobody objects: what it did not declare when the table was
+    first read is not asked for. What comes later is news: it is read, and judged as `drift.new_column` says.
+    """
+
+    read: list[str]  # as the source spells them
+    new: list[str]  # those of them that the contract does not know
+    left_out: list[str]
+
+    @classmethod
+    def of(cls, connection: psycopg.Connection, table: Table, known: frozenset[str] | None) -> _Columns:
+        """Compare a source as it is now with the contract, and with what is known of it."""
+        query = sql.SQL("select * from {} limit 0").format(_relation(table, None))
+        try:
+            there = [column.name for column in connection.execute(query).description or ()]
+        except psycopg.Error as error:
+            if not (error.sqlstate or "").startswith("42"):
+                raise
+            # an error of this class speaks of names, not of values
+            raise SluiceError(
+                f"{table.log_name} can't be selected at connection {_conn_id(table)}: {error.diag.message_primary}; "
+                "nothing was read. Correct from.postgres in the declaration, or ask the owner of the source"
+            ) from None
+        wanted = [found for field in source_fields(table) if (found := _named(field, there))]
+        others = [name for name in dict.fromkeys(there) if name not in wanted]
+        kept = [name for name in others if known is None or name in known]
+        new = [name for name in others if name not in kept]
+        needed = {*table.key, *([table.cursor.column] if table.cursor else [])}
+        missing = [f for n in sorted(needed) if not _named(f := table.columns[n].field or n, there)]
+        if table.deleted_by and not _named(table.deleted_by.field, there):
+            missing.append(table.deleted_by.field)  # without it deleted rows would come back to life
+        if missing:
+            hint = f" (new in it: {', '.join(new)})" if new else ""
+            raise GateRefused(
+                f"the source of {table.log_name} has no column {', '.join(missing)}{hint}; nothing was published. Name "
+                "the field in the declaration if it was renamed, or ask the owner of the source"
+            )
+        return cls([*wanted, *new], new, kept)
+
+    def spelt(self, field: str) -> str:
+        """A declared field as the source spells it."""
+        return _named(field, self.read) or field
+
+
+def _named(field: str, there: list[str]) -> str | None:
+    """The column of this name: exactly, else without regard to case, as a header is read."""
+    if field in there:
+        return field
+    same = [name for name in there if name.lower() == field.lower()]
+    return same[0] if len(same) == 1 else None
+
+
 class _Rows:
     """What is read of a table: all of it, or what lies between two bounds."""
 
-    def __init__(self, table: Table, fields: list[str], bounds: Interval | None) -> None:
-        self._table, self._fields, self._bounds = table, fields, bounds
+    def __init__(self, table: Table, columns: _Columns, bounds: Interval | None) -> None:
+        self._table, self._columns, self._bounds = table, columns, bounds
         self._relation = _relation(table, bounds)
         self.keys_once = False  # of rows that came as values, whose key is unique in the source
         self._missed: sql.Composable | None = None
 
     def land(self, connection: psycopg.Connection, sink: Sink) -> list[Digest]:
         """As values where they are many and their types allow it, else as text."""
-        query = self._query(list(map(sql.Identifier, self._fields)))
+        query = self._query([self._selected(name) for name in self._columns.read])
         count = _estimate(connection, query)
-        if count >= BINARY_FROM and (
-            values := wire.values(connection, self._relation, self._sources(sink), sink.types)
-        ):
+        if count >= BINARY_FROM and (values := self._values(connection, sink)):
             halves = self._halves(connection) if count >= PARALLEL_FROM else [[]]
             connection.execute("set local synchronize_seqscans = off")
             self.keys_once = self._is_unique(connection, dict(zip(sink.types, values, strict=True)))
@@ -153,6 +207,21 @@ class _Rows:
         digest = Digest()
         sink.copy(digest.over(_copy(connection, query)), "format text")
         return [digest]
+
+    def _values(self, connection: psycopg.Connection, sink: Sink) -> list[sql.Composable] | None:
+        """What to select for each column of typed landing, in their order; None if one of them must come as text."""
+        sources = self._sources(sink)
+        declared = {name: kind for name, kind in sink.types.items() if sources[name] not in self._columns.new}
+        found = wire.values(connection, self._relation, sources, declared)
+        if found is None:
+            return None
+        known = dict(zip(declared, found, strict=True))
+        return [known.get(name) or self._selected(sources[name]) for name in sink.types]
+
+    def _selected(self, name: str) -> sql.Composable:
+        """A column as text takes it; one that the contract does not know in a form that every type has."""
+        column = sql.Identifier(name)
+        return sql.SQL("{}::text").format(column) if name in self._columns.new else column
 
     def keys(self) -> sql.Composable:
         """Every key with its stamp, for a key scan."""
@@ -176,12 +245,15 @@ class _Rows:
             )
 
     def _key(self) -> sql.Composable:
-        fields = (sql.Identifier(self._table.columns[key].field or key) for key in self._table.key)
-        return sql.SQL(", ").join(fields)
+        return sql.SQL(", ").join(sql.Identifier(self._field(key)) for key in self._table.key)
+
+    def _field(self, column: str) -> str:
+        """The source's column of one of the contract's."""
+        return self._columns.spelt(self._table.columns[column].field or column)
 
     def _stamp(self) -> sql.Identifier:
         assert self._table.cursor is not None
-        return sql.Identifier(self._table.columns[self._table.cursor.column].field or self._table.cursor.column)
+        return sql.Identifier(self._field(self._table.cursor.column))
 
     def control_total(self, connection: psycopg.Connection) -> int | None:
         """How many rows the source says there are."""
@@ -227,17 +299,16 @@ class _Rows:
 
     def _sources(self, sink: Sink) -> dict[str, str]:
         """The source's field of each landing column."""
-        columns = self._table.columns
+        columns, read = self._table.columns, self._columns.read
         return {
-            name: (columns[name].field or name) if name in columns else self._fields[int(name.removeprefix("_f"))]
-            for name in sink.types
+            name: self._field(name) if name in columns else read[int(name.removeprefix("_f"))] for name in sink.types
         }
 
     def _is_unique(self, connection: psycopg.Connection, values: dict[str, sql.Composable]) -> bool:
         """Whether the source keeps an index by which no key of one snapshot can be there twice, nor become another
         by a cast."""
         name, key = _origin(self._table).table, self._table.key
-        fields = [self._table.columns[column].field or column for column in key]
+        fields = [self._field(column) for column in key]
         if name is None or any(
             values[column] != sql.Identifier(field) for column, field in zip(key, fields, strict=True)
         ):

@@ -35,11 +35,19 @@ _LINE = 1 << 20  # bytes; longer lines are handled in pieces
 _HEAD = 1 << 18  # bytes in which the first line ends, else it ends as most do
 _END = re.compile(r"\r+\n|\r|\n")
 _BOM = b"\xef\xbb\xbf"
+_HALF = 0xDC00
 
 
-def _damaged(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeDecodeError)
-    return "\udc80", error.end  # no encoding has it, so that its record is rejected, and no other
+def _damaged(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Bytes that are no text become halves of surrogate pairs, which no encoding has, so that their record is rejected,
+    and no other; and become bytes again when it is written as it came."""
+    if isinstance(error, UnicodeDecodeError):
+        return "".join(chr(_HALF + byte) for byte in error.object[error.start : error.end]), error.end
+    assert isinstance(error, UnicodeEncodeError)
+    halves = [ord(char) - _HALF for char in error.object[error.start : error.end]]
+    if not all(0 <= half < 256 for half in halves):
+        raise error
+    return bytes(halves), error.end
 
 
 codecs.register_error("sluice_damaged", _damaged)
@@ -110,6 +118,11 @@ def lines_of(path: Path, encoding: str) -> Iterator[str]:
     with path.open(encoding=encoding, errors="sluice_damaged", newline="\n") as text:
         for number, line in enumerate(text):
             yield line.removeprefix("\ufeff") if number == 0 else line
+
+
+def as_it_came(line: str, encoding: str) -> bytes:
+    """A line that `lines_of` gave, in the bytes that it had."""
+    return line.encode(encoding, "sluice_damaged")
 
 
 def _ends_in_returns(path: Path, dialect: Csv) -> bool:

@@ -14,9 +14,10 @@ from typing import Any
 
 from sluice.declarations.files import FixedField, FixedWidth, Span
 from sluice.errors import GateRefused
-from sluice.readers.formats.dialect import lines_of
+from sluice.readers.formats.dialect import as_it_came, lines_of
 from sluice.readers.formats.records import Damaged, RecordFormat
 
+_DAMAGED = re.compile("[\udc00-\udcff]")  # see `dialect.lines_of`
 _WHOLE = re.compile(r"([+-]?)([0-9]+)([+-]?)")
 
 
@@ -53,17 +54,31 @@ class FixedReader(RecordFormat):
                 known = next((other for other in kind.others if line.startswith(other, kind.start - 1)), None)
                 counted[known or ""] += 1
                 if known is None:
-                    yield Damaged("RECORD_TYPE", "a record type that the declaration does not know", _bytes(line))
+                    yield Damaged(
+                        "RECORD_TYPE",
+                        "a record type that the declaration does not know",
+                        as_it_came(line, self._options.encoding),
+                    )
                 return
         counted[kind.value if kind else ""] += 1
+        if damaged := _DAMAGED.search(line):
+            encoding = self._options.encoding
+            offset = len(as_it_came(line[: damaged.start()], encoding))
+            reason = f"bytes that are not {encoding} at offset {offset} of the record"
+            yield Damaged("ENCODING", reason, as_it_came(line, encoding))
+            return
         if len(line) < self._length - max(span.length for span in self._options.fields.values()):
             # senders cut trailing spaces off, which may empty the last field, but not those before it
-            yield Damaged("RECORD_LENGTH", f"{len(line)} characters where {self._length} are declared", _bytes(line))
+            yield Damaged(
+                "RECORD_LENGTH",
+                f"{len(line)} characters where {self._length} are declared",
+                as_it_came(line, self._options.encoding),
+            )
             return
         try:
             yield {name: _value(span, line) for name, span in self._options.fields.items()}
         except ValueError as error:
-            yield Damaged("IMPLIED_DECIMALS", str(error), _bytes(line))
+            yield Damaged("IMPLIED_DECIMALS", str(error), as_it_came(line, self._options.encoding))
 
     def _judge_trailer(self, line: str, counted: Counter[str]) -> None:
         trailer = self._options.trailer
@@ -104,7 +119,3 @@ def _value(field: FixedField, line: str) -> str | None:
     digits = found[2].rjust(field.decimals + 1, "0")
     sign = "-" if "-" in (found[1], found[3]) else ""
     return f"{sign}{digits[: -field.decimals]}.{digits[-field.decimals :]}"
-
-
-def _bytes(line: str) -> bytes:
-    return line.encode("utf-8", "surrogatepass")

@@ -81,12 +81,17 @@ class _Decoder:
         self._places = {f"f{index}": name for index, name in enumerate(fields)}
         members = [(place, Any, msgspec.UNSET) for place in self._places]
         # not tracked by the garbage collector, which would look at a million of them again and again
-        self._row = msgspec.defstruct("Row", members, rename=self._places, forbid_unknown_fields=True, gc=False)
+        # msgspec takes no name that JSON would have to escape: lines with such a field are left to Python's parser
+        plain = not any(json.dumps(name, ensure_ascii=False) != f'"{name}"' for name in fields)
+        names_in_json = self._places if plain else None
+        self._row = msgspec.defstruct("Row", members, rename=names_in_json, forbid_unknown_fields=True, gc=False)
         self._texts: set[str] = set()  # the places of fields that have been texts only
         # a number with a fraction stays as it was written
         self._alike: Alike | None = None
         self._trials = _TRIALS  # left for finding out how the lines are written
-        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(self._row, float_hook=str).decode
+        self._decode: Callable[[bytes], Any] = (
+            msgspec.json.Decoder(self._row, float_hook=str).decode if plain else _refused
+        )
 
     def rows(self, blocks: Iterator[bytes]) -> Iterator[Rows]:
         """The rows of each block of lines."""
@@ -172,6 +177,10 @@ class _Decoder:
         if kinds <= {int}:
             return list(map(str, values))
         return [_text(value, name, line) for value, line in zip(values, lines, strict=True)]
+
+
+def _refused(line: bytes) -> Any:
+    raise ValueError
 
 
 def _text(value: Any, name: str, line: bytes) -> str:

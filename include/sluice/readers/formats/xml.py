@@ -68,7 +68,10 @@ def _value(element: Element) -> Any:
     """An element as text, or as an object where it has attributes or children. `xsi:nil` is NULL."""
     if any(name.endswith("}nil") and value in ("true", "1") for name, value in element.attrib.items()):
         return None
-    result: dict[str, Any] = {f"@{_local(name)}": value for name, value in element.attrib.items()}
+    result: dict[str, Any] = {}
+    names = [_local(name) for name in element.attrib]
+    for (name, value), local in zip(element.attrib.items(), names, strict=True):
+        result[f"@{local if names.count(local) == 1 else name}"] = value  # of several, those with a namespace keep it
     several: set[str] = set()
     for child in element:
         name, value = _local(child.tag), _value(child)
