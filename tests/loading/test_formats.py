@@ -118,6 +118,26 @@ def test_E18_a_damaged_fixed_width_record_is_kept_as_it_came_with_the_place_of_t
     assert world.query("select id, v from staging.shop__t") == [(2, "abcd")]
 
 
+def test_a_map_with_a_key_twice_keeps_both_of_its_pairs_and_refuses_no_file(world: World) -> None:
+    world.declare(
+        """
+        t:
+          description: t
+          from: {files: {connection: drop, path: t.parquet, format: parquet}}
+          mode: append
+          key: [id]
+          columns: {id: {type: bigint}, m: {type: jsonb}}
+        """
+    )
+    kind = pyarrow.map_(pyarrow.string(), pyarrow.int64())
+    maps = pyarrow.array([[("a", 1), ("a", 2)], [("b", 3)], None], kind)
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"id": [1, 2, 3], "m": maps}), out)
+    world.deliver("t.parquet", out.getvalue())
+    world.load("t")
+    assert world.query("select m from staging.shop__t order by id") == [([["a", 1], ["a", 2]],), ({"b": 3},), (None,)]
+
+
 def test_attributes_of_one_name_in_two_namespaces_are_both_kept(world: World) -> None:
     world.declare(
         """

@@ -14,6 +14,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
+import pyarrow
+import pyarrow.parquet
 import pytest
 from backports import zstd
 from openpyxl import Workbook
@@ -111,6 +113,12 @@ def _xlsx() -> bytes:
     return out.getvalue()
 
 
+def _parquet(**columns: list[object]) -> bytes:
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"id": [1, 2]} | columns), out)
+    return out.getvalue()
+
+
 def _zip(name: str, content: bytes) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -131,6 +139,7 @@ def _zip(name: str, content: bytes) -> bytes:
         ("a.json", json.dumps(ITEMS).encode()),
         ("a.json", json.dumps({"meta": {"n": 2}, "data": {"items": ITEMS}}).encode()),
         ("a.xlsx", _xlsx()),
+        ("a.parquet", _parquet(price=[Decimal("1.25"), Decimal(10)], day=[date(2026, 1, 1), date(2026, 1, 2)])),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -143,6 +152,14 @@ def test_every_format_and_packing_is_profiled_and_loads(name: str, content: byte
         (1, Decimal("1.25"), "2026-01-01"),
         (2, Decimal(10), "2026-01-02"),
     ]
+
+
+def test_a_parquet_file_says_itself_which_columns_are_texts_and_which_are_nested(home: Home, tmp_path: Path) -> None:
+    content = _parquet(zone=["1", "2"], size=[1.5, 2.0], tags=[["a"], []])
+    home.add(_csv(tmp_path, "a.parquet", content), "--source", "s")
+    kinds = {name: column.type for name, column in home.table("s.a").columns.items()}
+    assert (kinds["zone"], kinds["tags"]) == ("text", "jsonb")
+    assert home.load("s.a") == (2, 0)
 
 
 def test_two_dated_files_tell_full_from_append(home: Home, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from backports import zstd
 
-from sluice.declarations.files import Excel
+from sluice.declarations.files import Excel, Parquet
 from sluice.declarations.model import Files
 from sluice.errors import SluiceError
 from sluice.profiling.names import sanitise, singular, spelt_out
@@ -34,6 +34,7 @@ from sluice.profiling.profile import (
 from sluice.profiling.values import type_of
 from sluice.readers.formats.blocks import MAX_RECORD
 from sluice.readers.formats.excel import ExcelReader
+from sluice.readers.formats.parquet import ParquetReader
 from sluice.readers.jsonl import as_fields, loads
 from sluice.readers.transport import Found, find_files, open_file
 
@@ -43,7 +44,7 @@ _TOO_DEEP = "is nested too deeply to be rows; nothing was written"
 _RESCUED = "the field _rescued: left out, since the log has a column of that name; its values go there"
 _PARTS = 24  # of the newest files, where each is only a part
 _ENDINGS = {"csv": "csv", "tsv": "csv", "txt": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "json"}
-_ENDINGS |= {"xlsx": "excel", "xlsm": "excel"}
+_ENDINGS |= {"xlsx": "excel", "xlsm": "excel", "parquet": "parquet"}
 _PACKED = {".gz": gzip.open, ".zst": zstd.ZstdFile, ".zstd": zstd.ZstdFile}
 
 
@@ -142,6 +143,7 @@ class _Sample:
         self.assumed: list[str] = []
         self.quoted: frozenset[str] = frozenset()
         self.where = PurePosixPath(items[-1].location).name
+        self._texts: set[str] = set()  # fields that the format says to be texts
         self._bounds, self._until = bounds, time.monotonic() + bounds.seconds
         objects: list[dict[str, Any]] = []
         for count, item in enumerate(reversed(items), start=1):
@@ -149,14 +151,14 @@ class _Sample:
                 self.where = f"the newest {count} files"
             head, whole = _head(conn_id, item, bounds.size)
             self.whole = self.whole and whole
-            if not whole:
+            if not whole and format != "parquet":
                 head = head[: head.rfind(b"\n" if b"\n" in head else b"\r") + 1]
             if format == "csv":
                 self._csv(head)
             elif format == "json":
                 objects += self._document(head, whole)
-            elif format == "excel":
-                objects += self._sheet(head, whole)
+            elif format in ("excel", "parquet"):
+                objects += self._records(head, whole)
             else:
                 objects += self._objects(head, len(objects))
             self.of_newest = self.of_newest or len(self.rows) or len(objects)
@@ -164,8 +166,8 @@ class _Sample:
             self.fields, self.rows, self.quoted = rows_of_objects(objects)
             if any("_rescued" in item for item in objects):
                 self._assume(_RESCUED)
-        if format == "excel":
-            self.quoted = frozenset()  # cells come as text, whatever they are
+        if format in ("excel", "parquet"):
+            self.quoted = frozenset(self._texts)  # all values come as text, whatever they are
         if not self.rows:
             raise SluiceError(f"{self.where} holds no rows, so nothing can be said of its columns; nothing was written")
 
@@ -284,17 +286,21 @@ class _Sample:
             self._assume(f"records {where}: the longest list of objects in the document")
         return found[where]
 
-    def _sheet(self, head: bytes, whole: bool) -> list[dict[str, Any]]:
-        """The rows of the first sheet."""
+    def _records(self, head: bytes, whole: bool) -> list[dict[str, Any]]:
+        """The rows of a workbook's first sheet, or of a Parquet file."""
         if not whole:
-            raise SluiceError(
-                f"the workbook is larger than {len(head):,} bytes, too large to profile; nothing was written"
-            )
-        self._assume("excel: the first sheet, with the names in its first row")
-        with tempfile.NamedTemporaryFile(suffix=".xlsx") as file:
+            raise SluiceError(f"the file is larger than {len(head):,} bytes, too large to profile; nothing was written")
+        with tempfile.NamedTemporaryFile(suffix=".xlsx" if self.format == "excel" else None) as file:
             file.write(head)
             file.flush()
-            records = ExcelReader(Excel()).records(Path(file.name))
+            path = Path(file.name)
+            if self.format == "excel":
+                self._assume("excel: the first sheet, with the names in its first row")
+                records = ExcelReader(Excel()).records(path)
+            else:
+                reader = ParquetReader(Parquet())
+                self._texts |= set(reader.texts(path))
+                records = reader.records(path)
             return [item for item in itertools.islice(records, self._bounds.rows) if isinstance(item, dict)]
 
 

@@ -23,6 +23,7 @@ from sluice.errors import GateRefused
 from sluice.readers.base import Read, Sink, Unit
 from sluice.readers.formats.binary import encoded
 from sluice.readers.formats.columns import NULL, OPTIONS, Rows, lines
+from sluice.readers.formats.header import must_be_header
 from sluice.readers.formats.records import RecordFormat, common_header, finished
 from sluice.readers.jsonl import Number, as_text
 
@@ -43,6 +44,11 @@ class ParquetReader(RecordFormat):
         with _opened(path) as file:
             return list(file.schema_arrow.names)
 
+    def texts(self, path: Path) -> list[str]:
+        """The fields that hold texts."""
+        with _opened(path) as file:
+            return [field.name for field in file.schema_arrow if _holds_text(field.type)]
+
     def records(self, path: Path) -> Iterator[dict[str, Any]]:
         """Each row; no more than one batch and the pages it stands on are in memory."""
         for batch in _batches(path):
@@ -54,6 +60,7 @@ class ParquetReader(RecordFormat):
         """Land the columns of all files as they are, where they can go straight into values."""
         header = common_header(self, paths)
         assert header is not None
+        must_be_header(header, table, unit)
         sink.create(header)
         if not sink.takes_blocks:
             return super().read(table, paths, unit, sink)
@@ -114,6 +121,11 @@ def _refused(error: Exception) -> GateRefused:
     return GateRefused(f"the file is no whole Parquet file ({type(error).__name__}); the unit was left unread")
 
 
+def _holds_text(kind: pyarrow.DataType) -> bool:
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return types.is_string(kind) or types.is_large_string(kind)
+
+
 def _values(column: pyarrow.Array) -> Sequence[Any]:
     """Texts, or nested values."""
     kind = column.type
@@ -124,12 +136,19 @@ def _values(column: pyarrow.Array) -> Sequence[Any]:
     if types.is_decimal(kind):  # Arrow may write an exponent
         return [None if value is None else format(value, "f") for value in column.to_pylist()]
     if types.is_nested(kind):
-        return [_plain(value) for value in column.to_pylist(maps_as_pydicts="strict")]
+        return [_plain(_nested(value)) for value in column]
     if isinstance(column, pyarrow.ExtensionArray):  # uuid, json
         return [None if value is None else str(value) for value in column.to_pylist()]
     if types.is_string(kind) or types.is_large_string(kind):
         return _decoded(column)
     return column.cast(pyarrow.string()).to_pylist()
+
+
+def _nested(value: pyarrow.Scalar) -> Any:
+    try:
+        return value.as_py(maps_as_pydicts="strict")
+    except KeyError:  # a key twice in a map: its pairs are all kept
+        return value.as_py()
 
 
 def _decoded(column: pyarrow.Array) -> list[str | None]:
