@@ -74,6 +74,7 @@ def test_a_path_says_which_interval_a_file_speaks_for(path: str, location: str, 
     [
         ("{date}.csv", "2026-02-30.csv"),
         ("{date}.csv", "2026-2-3.csv"),
+        ("{date}.csv", "9999-12-31.csv"),
         ("*.csv", "a/b.csv"),
         ("*.csv", ".b.csv"),
         ("**/*.csv", ".trash/b.csv"),

@@ -92,7 +92,8 @@ class PathPattern:
             return Matched(found["name_"], values, None)
         try:
             start, end = _interval(times)  # on the wall of the zone
-        except ValueError:  # the 30th of February is no date
+            interval = start.replace(tzinfo=self.zone).astimezone(UTC), end.replace(tzinfo=self.zone).astimezone(UTC)
+        except (ValueError, OverflowError):  # 30 February is no date; 9999-12-31 has no end
             return None
         letters = set(times)
         for name, letter, form in (("month", "m", "%Y-%m"), ("date", "d", "%Y-%m-%d"), ("hour", "H", "%H")):
@@ -101,7 +102,6 @@ class PathPattern:
         name = found["name_"]
         if not _directives(self.path):  # the date stands in the connection's part of the path
             name = f"{start:%Y-%m-%d}/{name}"
-        interval = start.replace(tzinfo=self.zone).astimezone(UTC), end.replace(tzinfo=self.zone).astimezone(UTC)
         return Matched(name, values, interval)
 
 
