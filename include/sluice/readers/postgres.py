@@ -16,7 +16,7 @@ from psycopg import sql
 
 from sluice.declarations import Mode, Source, Table
 from sluice.declarations.model import PostgresTable
-from sluice.errors import GateRefused, SluiceError, SourceUnavailable
+from sluice.errors import GateRefused, ReadBroken, SluiceError, SourceUnavailable
 from sluice.readers import wire
 from sluice.readers.base import (
     Digest,
@@ -151,8 +151,8 @@ class _Columns:
         except psycopg.Error as error:
             if not (error.sqlstate or "").startswith("42"):
                 raise
-            # an error of this class speaks of names, not of values
-            raise SluiceError(
+            # an error of this class speaks of names, not of values; a table may be away while another takes its place
+            raise ReadBroken(
                 f"{table.log_name} can't be selected at connection {_conn_id(table)}: {error.diag.message_primary}; "
                 "nothing was read. Correct from.postgres in the declaration, or ask the owner of the source"
             ) from None
