@@ -306,3 +306,45 @@ def test_an_aggregate_of_a_fact_by_other_columns_than_its_key_follows_what_its_r
     done = small.dbt("run")
     assert not done.success
     assert "mart_customer: touched_by of fct_order says by customer, which must be a column of fct_order" in done.text
+
+
+def test_rows_whose_looked_up_key_comes_from_a_dimension_are_found_through_it_without_an_index(small: Small) -> None:
+    """An order has its customer's name, and by that a price. Prices change, names change, and both at once."""
+    (small.folder / "models" / "marts" / "int_price.sql").write_text(
+        "{{ config(unique_key='name', touched_by={'stg_shop__customers': 'name'}) }}\n"
+        "select name, max(phone) as price"
+        " from {{ current_rows(ref('stg_shop__customers'), 'customer_id') }} group by name"
+    )
+    edit(
+        small,
+        "marts/fct_order.sql",
+        "touched_by={",
+        "touched_by={'int_price': {'column': 'name', 'lookup': true, 'through': 'dim_customer'}, ",
+    )
+    edit(small, "marts/fct_order.sql", "orders.amount,", "dim_customer.name, int_price.price, orders.amount,")
+    path = small.folder / "models" / "marts" / "fct_order.sql"
+    path.write_text(
+        path.read_text() + " left join {{ ref('int_price') }} as int_price on int_price.name = dim_customer.name"
+    )
+    edit(
+        small,
+        "marts/m.yml",
+        "      - name: amount",
+        "      - {name: name}\n      - {name: price}\n      - name: amount",
+    )
+    small.publish("customers", [("upsert", "2026-01-01", key, f"name {key % 4}", "1") for key in range(1, 41)])
+    small.publish("orders", [order(2, key, key) for key in range(1, 41)])
+    small.build()
+    assert small.query(
+        "select count(*) from pg_indexes where tablename = 'fct_order' and indexdef like '%(name)%'"
+    ) == [(0,)]
+    small.publish("customers", [("upsert", "2026-01-03", 4, "name 0", "2")])  # the price of name 0; no name
+    small.build()
+    assert small.query("select count(*) from marts.fct_order where price = '2'") == [(10,)]
+    assert touched(small, "fct_order") == 10
+    small.publish("customers", [("upsert", "2026-01-01", 5, "name 9", "7"), ("upsert", "2026-01-04", 6, "name 0", "8")])
+    small.build()
+    equal_to_a_rebuild(small, "marts.int_price", "marts.fct_order")
+
+    edit(small, "marts/fct_order.sql", "'through': 'dim_customer'", "'through': 'int_price'")
+    assert "says through int_price, which must be an input that finds rows" in small.dbt("run").text

@@ -11,7 +11,7 @@
 
 {#-
     What the macros of this folder hand around: {name, target, sql, grain, slice: the columns whose values are
-    recomputed as a whole, touched_by: {input: {columns, by, is_lookup, at, unless_in} or none}, validity: {from, to, current} or none}.
+    recomputed as a whole, touched_by: {input: {columns, by, is_lookup, at, through, unless_in} or none}, validity: {from, to, current} or none}.
 -#}
 {% macro sluice_spec(sql, unique_key, recompute_by, touched_by, validity) %}
     {%- set target = this.incorporate(type='table') -%}
@@ -20,11 +20,12 @@
     {%- for input, touch in touched_by.items() -%}
         {%- if touch is none -%}{%- do inputs.update({input: none}) -%}
         {%- elif touch is mapping -%}
-            {%- for word in touch if word not in ('column', 'by', 'lookup', 'at', 'unless_in') -%}
-                {%- do exceptions.raise_compiler_error(model.name ~ ": touched_by of " ~ input ~ " has '" ~ word ~ "'; it may have column, by, lookup, at, unless_in") -%}
+            {%- for word in touch if word not in ('column', 'by', 'lookup', 'at', 'through', 'unless_in') -%}
+                {%- do exceptions.raise_compiler_error(model.name ~ ": touched_by of " ~ input ~ " has '" ~ word ~ "'; it may have column, by, lookup, at, through, unless_in") -%}
             {%- endfor -%}
             {%- do inputs.update({input: {'columns': sluice_list(touch.column), 'at': touch.get('at'), 'is_lookup': touch.get('lookup', false) or 'at' in touch, 'unless_in': touch.get('unless_in')}}) -%}
             {%- if touch.by -%}{%- do inputs[input].update({'by': sluice_list(touch.by)}) -%}{%- endif -%}
+            {%- if touch.through -%}{%- do inputs[input].update({'through': touch.through}) -%}{%- endif -%}
         {%- else -%}{%- do inputs.update({input: {'columns': sluice_list(touch), 'at': none, 'is_lookup': false, 'unless_in': none}}) -%}
         {%- endif -%}
     {%- endfor -%}

@@ -17,6 +17,9 @@
             {%- do exceptions.raise_compiler_error(model.name ~ ': touched_by lists ' ~ name ~ ', which the model does not read') -%}
         {%- endif -%}
         {%- if touch and touch.by -%}{%- do sluice_check_by(name, touch.by) -%}{%- endif -%}
+        {%- if touch and touch.through and (not touch.is_lookup or not spec.touched_by.get(touch.through) or spec.touched_by[touch.through].through) -%}
+            {%- do exceptions.raise_compiler_error(model.name ~ ': touched_by of ' ~ name ~ ' says through ' ~ touch.through ~ ', which must be an input that finds rows by a column of its own; and ' ~ name ~ ' is a lookup (at, or lookup)') -%}
+        {%- endif -%}
         {%- if touch and touch.unless_in and (touch.unless_in not in spec.touched_by or not spec.touched_by[touch.unless_in] or spec.touched_by[touch.unless_in]['columns'] != touch['columns']) -%}
             {%- do exceptions.raise_compiler_error(model.name ~ ': touched_by of ' ~ name ~ ' says unless_in ' ~ touch.unless_in ~ ', which must be an input by the same column') -%}
         {%- endif -%}

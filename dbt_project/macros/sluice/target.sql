@@ -85,7 +85,7 @@
         {%- do covered.append(spec.slice) -%}
     {%- endif -%}
     {%- set wanted = [] -%}
-    {%- for touch in spec.touched_by.values() if touch -%}
+    {%- for touch in spec.touched_by.values() if touch and not touch.through -%}
         {%- set columns = touch['columns'] + ([touch.at] if touch.at else []) -%}
         {%- if columns not in wanted -%}{%- do wanted.append(columns) -%}{%- endif -%}
     {%- endfor -%}

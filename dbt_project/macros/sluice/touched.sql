@@ -125,7 +125,10 @@
     {%- if touch.is_lookup -%}
         {#- The row asks for the version at its own instant: only an answer inside a changed interval differs. Rows to come are
             touched by what brings them, since a lookup neither makes nor removes a row. -#}
-        {%- do run_query(carried ~ changed ~ ' as changed inner join ' ~ spec.target ~ ' as carrying on ' ~ sluice_same(columns, 'carrying', 'changed')
+        {#- `through`: by an index that there is for the other input. A row that has its value from a version that is gone is touched by that input. -#}
+        {%- set via = sluice_relation_of(touch.through) ~ ' as via on ' ~ sluice_same(columns, 'via', 'changed') ~ ' inner join ' if touch.through else '' -%}
+        {%- set found_by = sluice_same(spec.touched_by[touch.through]['columns'], 'carrying', 'via') ~ ' and ' if touch.through else '' -%}
+        {%- do run_query(carried ~ changed ~ ' as changed inner join ' ~ via ~ spec.target ~ ' as carrying on ' ~ found_by ~ sluice_same(columns, 'carrying', 'changed')
             ~ (' and carrying.' ~ touch.at ~ ' >= changed.changed_from and carrying.' ~ touch.at ~ ' < changed.changed_to' if touch.at) ~ ' on conflict do nothing') -%}
     {%- else -%}
         {%- set exact = ' and (' ~ columns | join(', ') ~ ') in (select ' ~ columns | join(', ') ~ ' from ' ~ changed ~ ')' if columns | length > 1 else '' -%}
