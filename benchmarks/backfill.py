@@ -260,6 +260,7 @@ def main() -> int:
     )
     parser.add_argument("--at-once", type=int, default=4, help="runs of a backfill at once (default 4)")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that what was started ends too
     state = os.environ.setdefault("SLUICE_STATE_DIR", str(settings.home() / ".sluice" / "benchmarks" / "backfill"))
     shutil.rmtree(state, ignore_errors=True)
     os.environ["SLUICE_SOURCES_DIR"] = str(_sources(Path(state)))
