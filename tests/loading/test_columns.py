@@ -405,6 +405,7 @@ VALUES: list[tuple[pyarrow.DataType, list[Any]]] = [
     (pyarrow.string(), ["", "1", "-7", "1.50", "1e3", "NaN", "true", "f", "2026-01-01", "2026-01-01 10:00+02", "now"]),
     (pyarrow.string(), ["10:00", "{}", '{"a": "\\u0000"}', "[1, 2]", "\0", "a\rb", 'say "x"', "\\.", "tomorrow 10:00"]),
     (pyarrow.string(), ["6ad7ea5e-7cb6-4b3d-8e8c-5a2f4d2c1f00", "32768", "allballs", " 1 ", "\\N", "NULL", ",\n,"]),
+    (pyarrow.string(), ["7", "1_1", "-1_000", "0x1F", "0b1", "1.5_0", "1e1_0", "a_1"]),
     (pyarrow.null(), []),
 ]
 column = st.sampled_from(VALUES).flatmap(

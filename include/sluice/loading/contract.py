@@ -104,7 +104,15 @@ def _readable(name: str, kind: str, text: sql.Composable) -> list[Rule]:
     if kind in TEMPORAL:
         word = sql.SQL("{} ~* {}").format(text, "|".join(WORDS))
         rules.append(Rule("TYPE", name, f"is not a {kind} in figures", word))
+    if is_number(kind):
+        other = sql.SQL("{} ~* {}").format(text, "[_xob]")
+        rules.append(Rule("TYPE", name, f"is not a {kind} in decimal figures", other))
     return rules
+
+
+def is_number(kind: str) -> bool:
+    """Whether a type, declared or of the landing table, is one of numbers."""
+    return kind in (*_INTEGER, *_FLOAT) or kind.startswith("numeric")
 
 
 def _in_bounds(name: str, column: Column, value: sql.Composable) -> list[Rule]:

@@ -16,9 +16,10 @@ import psycopg
 from psycopg import sql
 
 from sluice.readers.base import Block
-from sluice.readers.oddities import Oddity, oddities
+from sluice.readers.oddities import NUMBER, Oddity, oddities
 
 _TIME = re.compile(r"[\w\s:.,+/()-]{1,64}")  # what a time can be written with: `now`, `tomorrow 10:00 UTC`
+_NUMBER = re.compile(rf"\s*{NUMBER}[0-9a-fp._+-]*\s*", re.IGNORECASE | re.ASCII)
 
 
 @dataclass
@@ -42,10 +43,10 @@ class Filling:
     """The work on one block."""
 
     def __init__(
-        self, stream: _Stream, statement: sql.Composable, binary: sql.Composable, block: Block, *, moving: bool
+        self, stream: _Stream, statement: sql.Composable, binary: sql.Composable, block: Block, *, odd: Oddity
     ) -> None:
         self._stream, self._statement, self._binary, self._block = stream, statement, binary, block
-        self._moving, self._done = moving, Filled()
+        self._odd, self._done = odd | Oddity.END_MARK, Filled()
 
     def run(self) -> Filled:
         """Fill, and say what became of each record. Raises for what is about no record: a lost connection, a full
@@ -111,19 +112,27 @@ class Filling:
 
     def _is_odd(self) -> bool:
         """Whether there may be a record that COPY would take for something else."""
-        block, odd = self._block, Oddity.END_MARK | (Oddity.WORD if self._moving else Oddity.NONE)
-        return bool(oddities(block.data) & odd) or (block.unsayable is not None and block.unsayable in block.data)
+        block = self._block
+        return bool(oddities(block.data) & self._odd) or (block.unsayable is not None and block.unsayable in block.data)
 
     def _odd_ones(self) -> list[int]:
-        """Records that COPY would take for something else: with words for times, or a mark for the end of the data."""
+        """Records that COPY would take for something else: with words for times, odd numbers, or a mark for the end of
+        the data."""
         records = self._block.records
         return [
             index
             for index, raw in enumerate(records)
             if raw.rstrip(b"\r\n") == b"\\."
             or (self._block.unsayable is not None and self._block.unsayable in raw)
-            or (Oddity.WORD in oddities(raw) and _says_a_time(self._block.fields(index)))
+            or self._says_otherwise(index, oddities(raw) & self._odd)
         ]
+
+    def _says_otherwise(self, index: int, found: Oddity) -> bool:
+        """Whether one of the record's fields is all of what looked odd in it."""
+        fields = self._block.fields(index) if found & (Oddity.WORD | Oddity.NUMBER) else ()
+        return (Oddity.WORD in found and _says_a_time(fields)) or (
+            Oddity.NUMBER in found and any(text and _NUMBER.fullmatch(text) for text in fields)
+        )
 
 
 def gaps(block: Block, left_out: list[int]) -> list[tuple[int, int]]:

@@ -34,10 +34,11 @@ from sluice import warehouse
 from sluice.declarations import Table
 from sluice.ledger import cost
 from sluice.loading import backdated, checkpoint
-from sluice.loading.contract import TEMPORAL
+from sluice.loading.contract import TEMPORAL, is_number
 from sluice.loading.filling import Filled, Filling
 from sluice.loading.mapping import Mapping, map_fields
 from sluice.readers.base import Block
+from sluice.readers.oddities import Oddity
 
 if TYPE_CHECKING:
     from sluice.readers.lines import Comparison
@@ -277,13 +278,14 @@ class Landing:
         columns = self._mapping.direct
         assert columns is not None
         free: SimpleQueue[Stream] = SimpleQueue()
-        moving = any(kind in TEMPORAL for kind in self.kinds)
+        odd = Oddity.WORD if any(kind in TEMPORAL for kind in self.kinds) else Oddity.NONE
+        odd |= Oddity.NUMBER if any(map(is_number, self.kinds)) else Oddity.NONE
 
         def fill(block: Block) -> Filled:
             stream = free.get()
             try:
                 binary = stream.copy(columns, "format binary")
-                return Filling(stream, stream.copy(columns, options), binary, block, moving=moving).run()
+                return Filling(stream, stream.copy(columns, options), binary, block, odd=odd).run()
             finally:
                 free.put(stream)
 

@@ -6,11 +6,14 @@ twentieth of that.
 
 from __future__ import annotations
 
+import re
 import threading
 from enum import IntFlag
 
 import hyperscan
 
+# how what Postgres takes for a number and a person takes for a name begins: 1_000, and 0x1F
+NUMBER = r"[+-]?(?:0[xob][0-9a-f_]|[0-9.]+(?:e[+-]?[0-9]+)?_[0-9])"
 # what Postgres takes for a time and means something else tomorrow, or no time at all
 WORDS = ("now", "today", "tomorrow", "yesterday", "epoch", "infinity", "allballs")
 
@@ -22,13 +25,16 @@ class Oddity(IntFlag):
     WORD = 1  # one of `WORDS`, in any case, between characters that are no letters
     END_MARK = 2  # `\\.`, which ends the data for PostgreSQL 17
     BLANK_LINE = 4
+    NUMBER = 8  # `NUMBER`, in any case, after a character that is part of no name
 
 
 _PATTERNS = {
     Oddity.WORD: rb"(?:^|[^A-Za-z])(?:%b)(?:$|[^A-Za-z])" % "|".join(WORDS).encode(),
     Oddity.END_MARK: rb"\\\.",
     Oddity.BLANK_LINE: rb"(?:^|\n)\r?\n",
+    Oddity.NUMBER: rb"[0-9]_[0-9]|0[xob][0-9a-f_]",  # or part of a name: the exact pattern takes four times as long
 }
+_NUMBER = re.compile(rb"(?:^|[^A-Za-z0-9_.-])" + NUMBER.encode(), re.IGNORECASE)
 _own = threading.local()  # an automaton has one scratch space
 
 
@@ -41,7 +47,7 @@ def oddities(data: bytes) -> Oddity:
         found |= Oddity(kind)
 
     _automaton().scan(data, match_event_handler=note)
-    return found
+    return found if Oddity.NUMBER not in found or _NUMBER.search(data) else found & ~Oddity.NUMBER
 
 
 def _automaton() -> hyperscan.Database:
