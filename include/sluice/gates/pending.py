@@ -97,18 +97,19 @@ def read_alike(connection: psycopg.Connection, models: Sequence[Model]) -> tuple
         if name in of and relation in built
     ]
     lowest = min((seq for _, _, seq in marks), default=clock)
-    since: dict[tuple[str, str], int] = {}  # log → the first thing that came to it after that
-    for source, table, seq in connection.execute(
-        "select source, table_name, min(seq) from ops.batch"
-        " cross join lateral (values (published_seq), (superseded_seq)) as came (seq)"
-        " where published_seq is not null and rows_applied + rows_deleted > 0 and seq > %s group by 1, 2",
-        [lowest],
-    ):
-        since[source, table] = seq
+    first_since = {  # log → the first thing that came to it after that
+        (source, table): seq
+        for source, table, seq in connection.execute(
+            "select source, table_name, min(seq) from ops.batch"
+            " cross join lateral (values (published_seq), (superseded_seq)) as came (seq)"
+            " where published_seq is not null and rows_applied + rows_deleted > 0 and seq > %s group by 1, 2",
+            [lowest],
+        )
+    }
     ahead = [
         f"{relation} has read more of {'.'.join(log)} than others"
         for relation, log, mark in marks
-        if since.get(log, clock + 1) <= mark
+        if log in first_since and first_since[log] <= mark
     ]
     return lowest, ahead + _unread(connection, models, {})
 
