@@ -76,6 +76,7 @@ class Logs:
                 " published_seq = ops.next_seq() where batch_id = %(batch)s",
                 {"n": count, "batch": batch},
             )
+        log.index(self.connection, self.tables[table])  # as the loader does after the first rows
         log.summarize(self.connection, self.tables[table])
         return count
 

@@ -348,3 +348,35 @@ def test_rows_whose_looked_up_key_comes_from_a_dimension_are_found_through_it_wi
 
     edit(small, "marts/fct_order.sql", "'through': 'dim_customer'", "'through': 'int_price'")
     assert "says through int_price, which must be an input that finds rows" in small.dbt("run").text
+
+
+def test_rows_are_found_through_the_log_that_gave_them_their_key_at_the_instant_that_it_gave(dated: Small) -> None:
+    """Orders have their customer and their day from their log, whose index finds what a customer's history touches."""
+    lookup = "{'column': 'customer_id', 'at': 'ordered_at'"
+    through = lookup + ", 'through': {'input': 'stg_shop__orders', 'at': 'ordered_at'}"
+    edit(dated, "marts/fct_order.sql", lookup, through)
+    dated.publish("customers", [customer(1, 1, "a"), customer(20, 1, "c"), customer(1, 2, "x")])
+    dated.publish("orders", [order(day, day, 1 + day % 2) for day in range(1, 29)])
+    dated.build()
+    assert dated.query(
+        "select count(*) from pg_indexes where tablename = 'fct_order' and indexdef like '%(customer_id%'"
+    ) == [(0,)]
+    dated.publish("customers", [customer(10, 1, "b")])
+    dated.build()
+    assert touched(dated) == 5, "the orders of customer 1 from the 10th to the 19th"
+    # an order goes to the other customer while his history changes; another comes back by the end of its correction
+    wrong = dated.publish("orders", [order(12, 11, 1), order(12, 14, 2)])
+    dated.publish("customers", [customer(11, 1, "d"), customer(2, 2, "y")])
+    dated.build()
+    dated.publish("orders", [order(12, 14, 2)], supersedes=wrong)
+    dated.publish("customers", [customer(3, 2, "z")])
+    dated.build()
+    equal_to_a_rebuild(dated, "marts.fct_order")
+
+    for wrong_words, told in (
+        ("'at': 'moment'}", "says through stg_shop__orders, which does not have the column moment"),
+        ("'by': 'ordered_at'}", "says through with 'by'; it may have input, at"),
+    ):
+        edit(dated, "marts/fct_order.sql", through, through.replace("'at': 'ordered_at'}", wrong_words))
+        assert f"fct_order: touched_by of dim_customer {told}" in dated.dbt("run").text
+        edit(dated, "marts/fct_order.sql", through.replace("'at': 'ordered_at'}", wrong_words), through)

@@ -25,7 +25,7 @@
             {%- endfor -%}
             {%- do inputs.update({input: {'columns': sluice_list(touch.column), 'at': touch.get('at'), 'is_lookup': touch.get('lookup', false) or 'at' in touch, 'unless_in': touch.get('unless_in')}}) -%}
             {%- if touch.by -%}{%- do inputs[input].update({'by': sluice_list(touch.by)}) -%}{%- endif -%}
-            {%- if touch.through -%}{%- do inputs[input].update({'through': touch.through}) -%}{%- endif -%}
+            {%- if touch.through -%}{%- do inputs[input].update({'through': touch.through if touch.through is mapping else {'input': touch.through}}) -%}{%- endif -%}
         {%- else -%}{%- do inputs.update({input: {'columns': sluice_list(touch), 'at': none, 'is_lookup': false, 'unless_in': none}}) -%}
         {%- endif -%}
     {%- endfor -%}

@@ -17,13 +17,28 @@
             {%- do exceptions.raise_compiler_error(model.name ~ ': touched_by lists ' ~ name ~ ', which the model does not read') -%}
         {%- endif -%}
         {%- if touch and touch.by -%}{%- do sluice_check_by(name, touch.by) -%}{%- endif -%}
-        {%- if touch and touch.through and (not touch.is_lookup or not spec.touched_by.get(touch.through) or spec.touched_by[touch.through].through) -%}
-            {%- do exceptions.raise_compiler_error(model.name ~ ': touched_by of ' ~ name ~ ' says through ' ~ touch.through ~ ', which must be an input that finds rows by a column of its own; and ' ~ name ~ ' is a lookup (at, or lookup)') -%}
-        {%- endif -%}
+        {%- if touch and touch.through -%}{%- do sluice_check_through(spec, name, touch) -%}{%- endif -%}
         {%- if touch and touch.unless_in and (touch.unless_in not in spec.touched_by or not spec.touched_by[touch.unless_in] or spec.touched_by[touch.unless_in]['columns'] != touch['columns']) -%}
             {%- do exceptions.raise_compiler_error(model.name ~ ': touched_by of ' ~ name ~ ' says unless_in ' ~ touch.unless_in ~ ', which must be an input by the same column') -%}
         {%- endif -%}
     {%- endfor -%}
+{% endmacro %}
+
+
+{#- `through` names an input by whose own column rows are found, and may name its column with the instant of the lookup. -#}
+{% macro sluice_check_through(spec, name, touch) %}
+    {%- set via, says = touch.through, model.name ~ ': touched_by of ' ~ name ~ ' says through ' -%}
+    {%- for word in via if word not in ('input', 'at') -%}
+        {%- do exceptions.raise_compiler_error(says ~ "with '" ~ word ~ "'; it may have input, at") -%}
+    {%- endfor -%}
+    {%- if not touch.is_lookup or not spec.touched_by.get(via.input) or spec.touched_by[via.input].through -%}
+        {%- do exceptions.raise_compiler_error(says ~ via.input ~ ', which must be an input that finds rows by a column of its own; and ' ~ name ~ ' is a lookup (at, or lookup)') -%}
+    {%- endif -%}
+    {%- set present = adapter.get_columns_in_relation(sluice_relation_of(via.input)) | map(attribute='name') | list -%}
+    {%- for column in touch['columns'] + spec.touched_by[via.input]['columns'] + ([via.at] if via.at else []) if column not in present -%}
+        {%- do exceptions.raise_compiler_error(says ~ via.input ~ ', which does not have the column ' ~ column) -%}
+    {%- endfor -%}
+    {%- if via.at and not touch.at -%}{%- do exceptions.raise_compiler_error(says ~ via.input ~ ' at ' ~ via.at ~ ', and has no at itself') -%}{%- endif -%}
 {% endmacro %}
 
 

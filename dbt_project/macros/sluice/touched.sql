@@ -125,17 +125,28 @@
     {%- if touch.is_lookup -%}
         {#- The row asks for the version at its own instant: only an answer inside a changed interval differs. Rows to come are
             touched by what brings them, since a lookup neither makes nor removes a row. -#}
-        {#- `through`: by an index that there is for the other input. A row that has its value from a version that is gone is touched by that input. -#}
-        {%- set via = sluice_relation_of(touch.through) ~ ' as via on ' ~ sluice_same(columns, 'via', 'changed') ~ ' inner join ' if touch.through else '' -%}
-        {%- set found_by = sluice_same(spec.touched_by[touch.through]['columns'], 'carrying', 'via') ~ ' and ' if touch.through else '' -%}
-        {%- do run_query(carried ~ changed ~ ' as changed inner join ' ~ via ~ spec.target ~ ' as carrying on ' ~ found_by ~ sluice_same(columns, 'carrying', 'changed')
-            ~ (' and carrying.' ~ touch.at ~ ' >= changed.changed_from and carrying.' ~ touch.at ~ ' < changed.changed_to' if touch.at) ~ ' on conflict do nothing') -%}
+        {%- set found, finds = changed, columns -%}
+        {%- if touch.through -%}
+            {#- By an index that there is for the other input. A row that has its value from a version that is gone is touched by that input. -#}
+            {%- set via, found = sluice_relation_of(touch.through.input), changed ~ '_via' -%}
+            {%- set finds = (columns + spec.touched_by[touch.through.input]['columns']) | unique | list -%}
+            {%- do run_query('create temporary table ' ~ found ~ ' on commit drop as select distinct ' ~ sluice_prefixed(finds, 'via') ~ (', changed_from, changed_to' if touch.at)
+                ~ ' from ' ~ changed ~ ' as changed inner join ' ~ via ~ ' as via on ' ~ sluice_same(columns, 'via', 'changed') ~ sluice_within(touch.through.at, 'via')) -%}
+            {%- do run_query('analyze ' ~ found) -%}
+        {%- endif -%}
+        {%- do run_query(carried ~ found ~ ' as changed inner join ' ~ spec.target ~ ' as carrying on ' ~ sluice_same(finds, 'carrying', 'changed') ~ sluice_within(touch.at, 'carrying') ~ ' on conflict do nothing') -%}
     {%- else -%}
         {%- set exact = ' and (' ~ columns | join(', ') ~ ') in (select ' ~ columns | join(', ') ~ ' from ' ~ changed ~ ')' if columns | length > 1 else '' -%}
         {%- do sluice_for_keys(carried ~ spec.target ~ ' as carrying where ' ~ sluice_any(columns, 'carrying') ~ exact ~ ' on conflict do nothing', columns, changed) -%}
         {%- do sluice_for_keys(carried ~ '(' ~ spec.sql ~ ') as carrying where ' ~ sluice_any(columns, 'carrying') ~ exact ~ ' on conflict do nothing', columns, changed) -%}
     {%- endif -%}
 {% endmacro %}
+
+
+{#- ` and alias.at` lies in a changed interval. -#}
+{% macro sluice_within(at, alias) -%}
+    {%- if at %} and {{ alias }}.{{ at }} >= changed.changed_from and {{ alias }}.{{ at }} < changed.changed_to {%- endif -%}
+{%- endmacro %}
 
 
 {#-

@@ -4,10 +4,10 @@
     touched_by={
         'stg_shop__order_lines': 'order_id',
         'stg_shop__orders': 'order_id',
-        'int_shop__address_places': {'column': 'shipping_address_id', 'at': 'placed_at'},
+        'int_shop__address_places': {'column': 'shipping_address_id', 'at': 'placed_at', 'through': {'input': 'stg_shop__orders', 'at': 'placed_at'}},
         'stg_shop__exchange_rates': {'column': 'exchange_rate_id', 'lookup': true},
         'int_shop__product_costs': {'column': 'sku', 'at': 'placed_at', 'through': 'dim_product'},
-        'dim_customer': {'column': 'customer_id', 'at': 'placed_at'},
+        'dim_customer': {'column': 'customer_id', 'at': 'placed_at', 'through': {'input': 'stg_shop__orders', 'at': 'placed_at'}},
         'dim_product': {'column': 'product_id', 'at': 'placed_at'},
         'dim_location': none,
         'dim_date': none,
