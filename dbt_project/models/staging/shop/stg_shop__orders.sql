@@ -1,4 +1,7 @@
-{{ config(unique_key='order_id', post_hook="{{ log_index([['customer_id', 'placed_at'], ['shipping_address_id', 'placed_at']]) }}") }}
+{{ config(
+    unique_key='order_id',
+    post_hook="{{ log_index([['customer_id', 'placed_at'], ['shipping_address_id', 'placed_at']]) }}",
+) }}
 
 select
     -- keys
