@@ -19,7 +19,7 @@ from sluice.declarations import Table
 from sluice.declarations.files import JsonLines
 from sluice.readers.base import Digest, Names, Read, Sink, Unit, source_fields
 from sluice.readers.formats.alike import Alike
-from sluice.readers.formats.columns import NULL, OPTIONS, Cut, Damaged, Rows, Texts, Written, unstorable
+from sluice.readers.formats.columns import NULL, OPTIONS, Cut, Damaged, Rows, Texts, Written, joined, unstorable
 from sluice.readers.formats.records import land
 from sluice.readers.jsonl import TOO_DEEP, as_text, loads, with_rest
 
@@ -40,7 +40,7 @@ def read(table: Table, options: JsonLines, path: Path, unit: Unit, sink: Sink) -
         result = Read([*fields, "_rescued"], rest=True, names=names)
         sink.create(result.fields, rest=True)
         if sink.takes_blocks:
-            sink.blocks(_Decoder(fields, names).rows(blocks), OPTIONS)
+            sink.blocks(joined(_Decoder(fields, names).rows(blocks)), OPTIONS)
         else:
             land((_record(line, fields, names) for block in blocks for line in _split(block)), len(result.fields), sink)
     result.content_hash, result.bytes_read = digest.hex(), digest.size

@@ -29,7 +29,7 @@ from sluice.readers.jsonl import Number, as_text
 
 pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # mimalloc keeps 20 to 30 MB more
 _BLOCK = 1 << 22  # bytes of a batch, about
-_ROWS = 1 << 14  # and rows, at most: each batch costs some hundred calls of Arrow's
+_ROWS = 1 << 15  # and rows, at most: each batch costs some hundred calls of Arrow's
 _BUFFER = 1 << 16  # bytes a column: pages are read as they are needed, and not a whole row group
 
 
