@@ -348,6 +348,9 @@ def test_rows_whose_looked_up_key_comes_from_a_dimension_are_found_through_it_wi
 
     edit(small, "marts/fct_order.sql", "'through': 'dim_customer'", "'through': 'int_price'")
     assert "says through int_price, which must be an input that finds rows" in small.dbt("run").text
+    edit(small, "marts/fct_order.sql", "'through': 'int_price'", "'through': 'dim_customer'")
+    edit(small, "marts/fct_order.sql", "'dim_customer':'customer_id'", "'dim_customer':'name'")
+    assert "through dim_customer, whose key this model carries as name" in small.dbt("run").text
 
 
 def test_rows_are_found_through_the_log_that_gave_them_their_key_at_the_instant_that_it_gave(dated: Small) -> None:
@@ -380,3 +383,20 @@ def test_rows_are_found_through_the_log_that_gave_them_their_key_at_the_instant_
         edit(dated, "marts/fct_order.sql", through, through.replace("'at': 'ordered_at'}", wrong_words))
         assert f"fct_order: touched_by of dim_customer {told}" in dated.dbt("run").text
         edit(dated, "marts/fct_order.sql", through.replace("'at': 'ordered_at'}", wrong_words), through)
+
+
+def test_a_value_that_is_equal_and_written_otherwise_reaches_all_facts_though_its_version_ends_earlier_too(
+    dated: Small,
+) -> None:
+    """1.0 became 1.00, and a later version closed it: not only what comes after its new end is another row."""
+    edit(dated, "marts/dim_customer.sql", "customer_id, name, dbt", "customer_id, name::numeric as name, dbt")
+    edit(dated, "marts/dim_customer.sql", "customer_id, null, '-inf", "customer_id, null::numeric, '-inf")
+    edit(dated, "marts/m.yml", "{name: name, data_type: text}", "{name: name, data_type: numeric}")
+    edit(dated, "marts/fct_order.sql", "orders.amount,", "dim_customer.name, orders.amount,")
+    edit(dated, "marts/m.yml", "      - name: amount", "      - {name: name}\n      - name: amount")
+    first = dated.publish("customers", [customer(1, 1, "1.0")])
+    dated.publish("orders", [order(5, 5, 1), order(20, 20, 1)])
+    dated.build()
+    dated.publish("customers", [customer(1, 1, "1.00"), customer(10, 1, "2")], supersedes=first)
+    dated.build()
+    assert dated.query("select order_id, name::text from marts.fct_order order by 1") == [(5, "1.00"), (20, "2")]

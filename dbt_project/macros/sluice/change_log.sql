@@ -117,7 +117,7 @@
                     and {% endfor %}row({% for name in order %}newer.{{ name }}{{ ', ' if not loop.last }}{% endfor %})
                     > row({% for name in order %}latest.{{ name }}{{ ', ' if not loop.last }}{% endfor %})
             )
-    ) as current_rows
+    )
 {%- endmacro %}
 
 

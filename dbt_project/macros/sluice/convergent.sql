@@ -180,7 +180,7 @@
         {%- set pairs = ['wanted.ctid as sluice_wanted_at'] -%}
         {%- for name in names -%}{%- do pairs.append('present.' ~ name) -%}{%- endfor -%}
         {%- do run_query('create temporary table sluice_pairs on commit drop as select ' ~ pairs | join(', ') ~ ' from sluice_wanted as wanted full join ' ~ present ~ ' as present on '
-            ~ sluice_same(keys, 'wanted', 'present') ~ ' where wanted.' ~ keys[0] ~ ' is null or present.' ~ keys[0] ~ ' is null or wanted *<> present') -%}
+            ~ sluice_same(keys, 'wanted', 'present') ~ ' where wanted.' ~ keys[0] ~ ' is null or present.' ~ keys[0] ~ ' is null or wanted.* *<> present.*') -%}
         {%- do run_query('create temporary table sluice_come on commit drop as select wanted.* from sluice_wanted as wanted inner join sluice_pairs as pairs on pairs.sluice_wanted_at = wanted.ctid') -%}
         {%- do run_query('create temporary table sluice_gone on commit drop as select ' ~ columns ~ ' from sluice_pairs where ' ~ keys[0] ~ ' is not null') -%}
         {%- if has_locks -%}{%- do sluice_hold_corrections(spec) -%}{%- endif -%}
@@ -244,8 +244,8 @@
 {% macro sluice_parts(spec) %}
     {%- set sql, others = [spec.sql], [] -%}
     {%- for node in sluice_inputs(model) if (spec.touched_by[node.name] or {}).get('unless_in') and spec.touched_by[node.name]['columns'] == spec.slice -%}
-        {%- set relation = sluice_relation(node) | string -%}
-        {%- do sql.append(sql.pop() | replace(relation, '(select * from ' ~ relation ~ ' where false)')) -%}
+        {%- set relation = sluice_relation(node) -%}
+        {%- do sql.append(sluice_reading(sql.pop(), relation, '(select * from ' ~ relation ~ ' where false)')) -%}
         {%- do others.append(spec.touched_by[node.name].unless_in) -%}
     {%- endfor -%}
     {%- if others | unique | list | length != 1 -%}{{ return([{'sql': spec.sql, 'rows': 'sluice_touched'}]) }}{%- endif -%}
@@ -273,8 +273,8 @@
         {%- if node.config.materialized == 'view' and sluice_list(node.config.unique_key or []) == spec.slice -%}
             {%- for input in [node] + sluice_inputs(node) if sluice_logs_of(input) and (spec.touched_by[input.name] or {}).get('columns') == spec.slice and sluice_list(input.config.unique_key) == spec.slice -%}
                 {%- if loop.first -%}
-                    {%- set relation = sluice_relation(node) | string -%}
-                    {%- do text.append(text.pop() | replace(relation, '(select * from ' ~ relation ~ ' as narrowed where ' ~ sluice_any(spec.slice, 'narrowed') ~ ')')) -%}
+                    {%- set relation = sluice_relation(node) -%}
+                    {%- do text.append(sluice_reading(text.pop(), relation, '(select * from ' ~ relation ~ ' as narrowed where ' ~ sluice_any(spec.slice, 'narrowed') ~ ')')) -%}
                 {%- endif -%}
             {%- endfor -%}
         {%- endif -%}

@@ -31,12 +31,18 @@
     {%- for word in via if word not in ('input', 'at') -%}
         {%- do exceptions.raise_compiler_error(says ~ "with '" ~ word ~ "'; it may have input, at") -%}
     {%- endfor -%}
-    {%- if not touch.is_lookup or not spec.touched_by.get(via.input) or spec.touched_by[via.input].through -%}
+    {%- set finds = spec.touched_by.get(via.input) or {} -%}
+    {%- if not touch.is_lookup or not finds or finds.through or finds.unless_in -%}
         {%- do exceptions.raise_compiler_error(says ~ via.input ~ ', which must be an input that finds rows by a column of its own; and ' ~ name ~ ' is a lookup (at, or lookup)') -%}
     {%- endif -%}
     {%- set present = adapter.get_columns_in_relation(sluice_relation_of(via.input)) | map(attribute='name') | list -%}
-    {%- for column in touch['columns'] + spec.touched_by[via.input]['columns'] + ([via.at] if via.at else []) if column not in present -%}
+    {%- for column in touch['columns'] + finds['columns'] + ([via.at] if via.at else []) if column not in present -%}
         {%- do exceptions.raise_compiler_error(says ~ via.input ~ ', which does not have the column ' ~ column) -%}
+    {%- endfor -%}
+    {%- for node in sluice_inputs(model) if node.name == via.input and not sluice_logs_of(node) -%}
+        {%- if finds['columns'] != sluice_list(finds.by or node.config.get('recompute_by') or node.config.unique_key) -%}
+            {%- do exceptions.raise_compiler_error(says ~ via.input ~ ', whose key this model carries as ' ~ finds['columns'] | join(', ') ~ ': call it as it is called there, or leave out through') -%}
+        {%- endif -%}
     {%- endfor -%}
     {%- if via.at and not touch.at -%}{%- do exceptions.raise_compiler_error(says ~ via.input ~ ' at ' ~ via.at ~ ', and has no at itself') -%}{%- endif -%}
 {% endmacro %}
@@ -109,6 +115,15 @@
     {%- set own = api.Relation.create(database=node.database, schema=node.schema, identifier=node.alias) -%}
     {%- set deferred = node.get('defer_relation') if invocation_args_dict.get('defer') and load_relation(own) is none else none -%}
     {{ return(api.Relation.create(database=deferred.database, schema=deferred.schema, identifier=deferred.alias) if deferred else own) }}
+{% endmacro %}
+
+
+{#- `sql`, which reads `rows` in the place of `relation`. A join that gives it no alias goes on to call it by its name. -#}
+{% macro sluice_reading(sql, relation, rows) %}
+    {%- set gap = '(?:\\s|--[^\\n]*(?:\\n|$)|/\\*[\\s\\S]*?\\*/)*' -%}
+    {%- set next = '(?i:on|using|where|group|having|window|order|limit|offset|fetch|for|union|intersect|except|join|inner|left|right|full|cross|natural)' -%}
+    {%- set without_alias = modules.re.escape(relation | string) ~ '(?=' ~ gap ~ '(?:$|[),;]|' ~ next ~ '\\b))' -%}
+    {{ return(modules.re.sub(without_alias, '\\g<0> as ' ~ adapter.quote(relation.identifier), sql) | replace(relation | string, rows)) }}
 {% endmacro %}
 
 

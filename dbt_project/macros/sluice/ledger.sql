@@ -75,7 +75,7 @@
         ~ ' with come as materialized (select ' ~ columns ~ " from sluice_come), gone as materialized (select " ~ columns ~ ' from sluice_gone),'
         ~ ' moved as (select come.' ~ spec.grain | join(', come.') ~ ', least(come.' ~ ends ~ ', gone.' ~ ends ~ ') as changed_from, greatest(come.' ~ ends ~ ', gone.' ~ ends ~ ') as changed_to'
         ~ ' from come inner join gone on ' ~ sluice_same(spec.grain, 'come', 'gone')
-        ~ ' where come.' ~ ends ~ ' <> gone.' ~ ends ~ ' and row(' ~ sluice_prefixed(content, 'come') ~ ') is not distinct from row(' ~ sluice_prefixed(content, 'gone') ~ ')),'
+        ~ ' where come.' ~ ends ~ ' <> gone.' ~ ends ~ ' and row(' ~ sluice_prefixed(content, 'come') ~ ')::record *= row(' ~ sluice_prefixed(content, 'gone') ~ ')::record),'
         ~ ' spans as ('
         ~ ' select ' ~ key ~ " as key, coalesce(moved.changed_from, rows." ~ begins ~ ", '-infinity') as changed_from, coalesce(moved.changed_to, rows." ~ ends ~ ") as changed_to"
         ~ ' from (table come union all table gone) as rows left join moved using (' ~ spec.grain | join(', ') ~ '))'

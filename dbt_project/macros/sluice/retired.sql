@@ -94,8 +94,8 @@
         {%- set parent = graph.nodes[node_id] -%}
         {%- set touch = touched_by.get(parent.name) -%}
         {%- if touch and not (touch.is_lookup and parent.config.get('validity')) and sluice_pointers_to(parent) -%}
-            {%- set relation = sluice_relation(parent) | string -%}
-            {%- do text.append(text.pop() | replace(relation, '(select * from ' ~ relation ~ ' where ' ~ parent.config.unique_key
+            {%- set relation = sluice_relation(parent) -%}
+            {%- do text.append(sluice_reading(text.pop(), relation, '(select * from ' ~ relation ~ ' where ' ~ parent.config.unique_key
                 ~ "::text not in (select key from ops.retired_key where relation = '" ~ parent.schema ~ '.' ~ parent.alias ~ "'))")) -%}
         {%- endif -%}
     {%- endfor -%}
