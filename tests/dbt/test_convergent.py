@@ -60,6 +60,22 @@ def test_a_failed_test_rolls_back_and_names_test_and_key(small: Small) -> None:
     assert [row[0] for row in facts(small)] == [1, 2, 3], "what was held back arrives with the correction"
 
 
+def test_a_failed_test_of_a_parent_or_of_uniqueness_names_the_keys_of_the_rows(small: Small) -> None:
+    """S8: what dbt's own tests return is a value, or none of the row at all."""
+    small.publish("orders", [order(2, key, 1, amount=key) for key in (1, 2, 3)])
+    edit(small, "marts/m.yml", "          - is_true", "          - unique\n          - is_true")
+    small.build()
+    small.publish("orders", [order(3, 4, 1, amount=2)])
+    told = small.dbt("run").text
+    assert "unique_fct_order_amount found 1 failing rows" in told
+    assert "for example (order_id) = [2] [4]" in told or "for example (order_id) = [4] [2]" in told
+    small.publish("orders", [order(4, 4, 1, amount=4)])
+    edit(small, "marts/fct_order.sql", "dim_customer.customer_key,", "md5(order_id::text)::uuid as customer_key,")
+    told = small.dbt("run").text
+    assert "relationships_fct_order_customer_key" in told
+    assert "found 4 failing rows in marts.fct_order, for example (order_id) = [1]" in told
+
+
 @pytest.mark.parametrize(("severity", "held"), [("error", [1]), ("warn", [1, 2, 3])])
 def test_a_failing_test_holds_a_model_back_or_is_written_down_as_its_severity_says(
     small: Small, severity: str, held: list[int]

@@ -92,7 +92,12 @@
 
 {#- Up to five keys of failing rows. Keys only: another column may hold a personal value. -#}
 {% macro sluice_sample(test, rows, keys) %}
-    {%- set sql = 'select * from (' ~ sluice_test_sql(test, rows) ~ '\n) as failing' -%}
+    {%- set failing = sluice_test_sql(test, rows) -%}
+    {%- if test.test_metadata.name == 'unique' -%}
+        {#- It lists values that are there more than once: the keys of their rows. -#}
+        {%- set failing = 'select * from ' ~ rows ~ ' where ' ~ test.test_metadata.kwargs.column_name ~ ' in (select unique_field from (' ~ failing ~ ') as doubled)' -%}
+    {%- endif -%}
+    {%- set sql = 'select * from (' ~ failing ~ '\n) as failing' -%}
     {%- set present = get_columns_in_query(sql ~ ' where false') -%}
     {%- for key in keys if key not in present -%}{{ return('') }}{%- endfor -%}
     {%- set found = run_query('select ' ~ sluice_shown_key(keys) ~ ' from (' ~ sql ~ ') as sample limit 5') -%}
@@ -134,6 +139,16 @@
     from {{ model }}
     where {{ column_name }} is not null
         and {{ column_name }} not in ({% for value in values %}{{ "'" ~ value ~ "'" if quote else value }}{{ ', ' if not loop.last }}{% endfor %})
+{% endmacro %}
+
+
+{% macro default__test_relationships(model, column_name, to, field) %}
+    with child as (select *, {{ column_name }} as from_field from {{ model }} where {{ column_name }} is not null)
+
+    select child.*
+    from child
+    left join (select {{ field }} as to_field from {{ to }}) as parent on parent.to_field = child.from_field
+    where parent.to_field is null
 {% endmacro %}
 
 
