@@ -19,7 +19,7 @@ from sluice.errors import GateRefused
 from sluice.readers.base import by_line
 from sluice.readers.oddities import Oddity, oddities
 
-BLOCK = 1 << 20  # bytes
+BLOCK = 1 << 22  # bytes: a stream stands still for a millisecond between two
 MAX_RECORD = 64 << 20  # bytes
 NO_QUOTE = "\x01"
 
