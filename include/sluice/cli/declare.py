@@ -14,8 +14,11 @@ import typer
 from sluice import settings
 from sluice.declarations import DeclarationError, Declarations, Fault, load_folder
 from sluice.declarations.expectations import faults_of_expectations
+from sluice.declarations.files import Custom
 from sluice.declarations.generated import write_all
 from sluice.declarations.layers import load_layers
+from sluice.declarations.load import line_of
+from sluice.readers.formats.custom import Unusable, make
 
 
 class Format(StrEnum):
@@ -49,7 +52,7 @@ def validate(
     2 misused.
     """
     found = load_folder(settings.sources_dir())
-    errors = [*found.faults, *_of_the_layers()]
+    errors = [*found.faults, *_unusable_readers(found), *_of_the_layers()]
     faults = [*errors, *_unset_connections(found)]
     tables = sum(len(source.tables) for source in found.sources.values())
     if format is Format.JSON:
@@ -75,6 +78,23 @@ def _of_the_layers() -> list[Fault]:
     except DeclarationError as error:
         return [*error.faults, *faults_of_expectations()]
     return faults_of_expectations()
+
+
+def _unusable_readers(found: Declarations) -> list[Fault]:
+    """Formats of the project's own whose class can't be had. It is imported here, and by no DAG that is parsed."""
+    faults = []
+    for name, source in found.sources.items():
+        for table in source.tables.values():
+            options = table.origin.files.format if table.origin.files else None
+            if not isinstance(options, Custom):
+                continue
+            try:
+                make(options)
+            except Unusable as problem:
+                where = ["tables", table.name, "from", "files", "format", "reader"]
+                path = found.paths[name]
+                faults.append(Fault(str(path), line_of(path, where), ".".join(where), f"{options.reader} {problem}"))
+    return faults
 
 
 def _unset_connections(found: Declarations) -> list[Fault]:
@@ -129,8 +149,9 @@ def generate(
     Exit codes: 0 written, or nothing to do; 1 with --check a file differs, or a declaration has faults; 2 misused.
     """
     found = load_folder(settings.sources_dir())
+    used = {str(path) for path in found.paths.values()}
     for fault in found.faults:
-        print(f"{fault} (left out)", file=sys.stderr)
+        print(f"{fault}{'' if fault.file in used else ' (left out)'}", file=sys.stderr)
     changed = write_all(list(found.sources.values()), settings.home(), check=check)
     for path in changed:
         print(f"{'differs' if check else 'written'}: {path}")

@@ -5,13 +5,16 @@ A format is given whole, local, unpacked files: one, or the members of an archiv
 
 from __future__ import annotations
 
+import errno
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from sluice.declarations import Table
 from sluice.declarations.files import Csv, Custom, Excel, FixedWidth, Json, JsonLines, Parquet, Xml
-from sluice.errors import GateRefused, SluiceError
+from sluice.errors import GateRefused, ReadBroken, SluiceError, SourceUnavailable
 from sluice.readers.base import Read, Sink, Unit
 from sluice.readers.formats import csv, dialect
 
@@ -50,7 +53,7 @@ def _read(table: Table, options: Any, paths: list[Path], unit: Unit, sink: Sink)
             with dialect.joined(paths) as path:
                 return jsonl.read(table, options, path, unit, sink)
         case Custom():
-            return _custom(options).read(table, paths, unit, sink)
+            return _custom(table, options, paths, unit, sink)
         case _:
             return _record_format(options).read(table, paths, unit, sink)
 
@@ -61,17 +64,21 @@ def _record_format(options: Any) -> RecordFormat:
     return found
 
 
-def _custom(options: Custom) -> RecordFormat:
-    from sluice.readers.formats.records import RecordFormat
+def _custom(table: Table, options: Custom, paths: list[Path], unit: Unit, sink: Sink) -> Read:
+    from sluice.readers.formats import custom
 
-    module, name = options.reader.split(":")
     try:
-        made = getattr(importlib.import_module(module), name)(**options.options)
-    except (ImportError, AttributeError, TypeError) as error:
-        raise SluiceError(
-            f"format.reader {options.reader} can't be made ({type(error).__name__}): is its module on PYTHONPATH, and "
-            "are its options named as in the class? Nothing was read"
-        ) from None
-    if not isinstance(made, RecordFormat):
-        raise SluiceError(f"format.reader {options.reader} is no RecordFormat; nothing was read")
-    return made
+        reader = custom.make(options)
+    except custom.Unusable as problem:
+        raise SluiceError(f"format.reader {options.reader} {problem}; nothing was read") from None
+    try:
+        return reader.read(table, paths, unit, sink)
+    except (SluiceError, psycopg.Error):
+        raise
+    except Exception as error:  # a fault in the project's own code has a place there
+        place = custom.place(error, options)
+        if not place or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        kind = SourceUnavailable if isinstance(error, OSError) else ReadBroken
+        name = type(error).__name__
+        raise kind(f"{table.log_name} {unit.name}: {name}{place}; the unit was left unread", kind=name) from None
