@@ -1,5 +1,16 @@
 """Errors that a person reads. Their text is complete: what, where, the decision taken, the next step."""
 
+from typing import Any
+
+
+def unreachable(error: Any) -> str:
+    """Of an `OperationalError` of psycopg's, why there is no session: server, port and answer in one line, in which no
+    password stands. libpq's question whether the server runs is left out."""
+    if error.sqlstate:
+        return str(error.diag.message_primary)
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith("\t")]
+    return lines[-1].removeprefix("- ").rstrip(".")
+
 
 class SluiceError(Exception):
     """Base of all of them. `retryable` says whether trying the same again later can help."""

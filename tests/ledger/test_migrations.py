@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from sluice.cli import main
 from sluice.ledger import migrate
 from sluice.ledger.migrate import migrations
 from tests.conftest import PostgresForTests
@@ -75,3 +76,56 @@ def test_each_file_has_a_number_of_its_own_and_is_in_order() -> None:
     numbers = [number for number, _, _ in migrations()]
     assert numbers == sorted(set(numbers))
     assert numbers[0] == 1
+
+
+def _command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["sluice", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_without_airflow_a_database_gets_its_ledger_by_one_command_which_every_other_names(
+    postgres: PostgresForTests, first_release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    (tmp_path / "t.csv").write_text("id\n1\n")
+    (tmp_path / "s.yml").write_text(
+        "source: s\ndescription: d\nowner: o\ntables:\n  t:\n    description: d\n"
+        "    from: {files: {connection: drop, path: t.csv}}\n    mode: full\n    key: [id]\n"
+        "    columns:\n      id: {type: bigint}\n"
+    )
+    monkeypatch.setenv("SLUICE_SOURCES_DIR", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW_CONN_DROP", f"file://{tmp_path}")
+    new = postgres.database()
+    for url, problem in (
+        (new, "the warehouse has no ledger yet. Make it: sluice migrate"),
+        (first_release, "the ledger is older than this command. Bring it up to date: sluice migrate"),
+    ):
+        monkeypatch.setenv("SLUICE_WAREHOUSE_URL", url)
+        assert _command(monkeypatch, "load", "s") == 1
+        assert f"sluice: {problem}" in capfd.readouterr().err
+        assert _command(monkeypatch, "source", "list") == 0
+        assert f"the warehouse can't be asked: {problem}" in capfd.readouterr().err
+        assert _command(monkeypatch, "migrate") == 0
+        assert "the ledger was brought up to date, in " in capfd.readouterr().out
+        assert _command(monkeypatch, "migrate") == 0
+        assert capfd.readouterr().out == "the ledger is up to date\n"
+        assert _command(monkeypatch, "source", "list") == 0
+        assert "can't be asked" not in capfd.readouterr().err
+    monkeypatch.setenv("SLUICE_WAREHOUSE_URL", new)
+    assert _command(monkeypatch, "load", "s") == 0
+    assert "1 unit published" in capfd.readouterr().err
+
+
+def test_a_role_that_may_make_no_ledger_is_told_what_it_lacks(
+    postgres: PostgresForTests, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    url = postgres.database()
+    monkeypatch.setenv("SLUICE_WAREHOUSE_URL", psycopg.conninfo.make_conninfo(url, user="lodger", password="lodger"))
+    with psycopg.connect(postgres.superuser_url(url), autocommit=True) as connection:
+        connection.execute("create role lodger login password 'lodger'")
+        try:
+            assert _command(monkeypatch, "migrate") == 1
+        finally:
+            connection.execute("drop role lodger")
+    assert "the ledger can't be made: permission denied for database" in capfd.readouterr().err

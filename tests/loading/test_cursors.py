@@ -108,6 +108,7 @@ def test_E20_a_source_that_refuses_us_is_named_and_its_secret_is_not(
     monkeypatch.setenv("AIRFLOW_CONN_DB", "postgresql://nobody:hunter2@127.0.0.1:1/none")
     with pytest.raises(SourceUnavailable, match="connection db can't be opened") as error:
         world.load("orders")
+    assert 'server at "127.0.0.1", port 1 failed: Connection refused; nothing was read' in str(error.value)
     assert "hunter2" not in str(error.value)
 
 

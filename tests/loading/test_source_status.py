@@ -103,7 +103,8 @@ def test_without_a_warehouse_the_declared_is_shown_and_the_rest_is_not_made_up(
     monkeypatch.setenv("SLUICE_WAREHOUSE_URL", "postgresql://nobody@127.0.0.1:1/none")
     done = _run("source", "show", "shop", "--json")
     assert done.exit_code == 0
-    assert "the warehouse can't be asked" in done.stderr
+    assert "the warehouse can't be asked: connection failed: " in done.stderr
+    assert "port 1 failed: Connection refused. Only what is declared is shown\n" in done.stderr
     assert [t["log_rows"] for t in json.loads(done.stdout)] == [None, None]
 
 

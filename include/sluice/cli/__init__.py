@@ -15,6 +15,7 @@ from sluice.cli import (
     erase,
     exporter,
     load,
+    migrate,
     period,
     quarantine,
     rebuild,
@@ -23,7 +24,8 @@ from sluice.cli import (
     sql,
     verify,
 )
-from sluice.errors import SluiceError
+from sluice.cli.common import NO_SUCH_PART, ledger_problem
+from sluice.errors import SluiceError, unreachable
 from sluice.gates.cli import app as gate_app
 from sluice.settings import SettingsError
 from sluice.shop.cli import app as shop_app
@@ -42,6 +44,7 @@ app = typer.Typer(
 )
 app.command()(declare.validate)
 app.command()(declare.generate)
+app.command()(migrate.migrate)
 app.command()(load.load)
 app.command("gaps")(backfill.list_gaps)
 app.command("lateness")(backfill.list_lateness)
@@ -74,11 +77,18 @@ def main() -> None:
         print(f"sluice: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except psycopg.OperationalError as error:
-        print(f"sluice: the database can't be reached: {str(error).strip().splitlines()[0]}", file=sys.stderr)
-        print("Is it running? `make run` starts it; SLUICE_WAREHOUSE_URL names another.", file=sys.stderr)
+        print(f"sluice: the database can't be reached: {unreachable(error)}", file=sys.stderr)
+        print("`make run` starts one; SLUICE_WAREHOUSE_URL names another.", file=sys.stderr)
         raise SystemExit(1) from None
-    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
-        print("sluice: the ledger is older than this command. `make run` brings it up to date.", file=sys.stderr)
+    except NO_SUCH_PART:
+        print(f"sluice: {ledger_problem()}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except psycopg.ProgrammingError as error:
+        if error.sqlstate:
+            raise
+        # from libpq, before it asked anybody; its text quotes the address, which may hold a password
+        example = "postgresql://user:password@host:5432/warehouse"
+        print(f"sluice: SLUICE_WAREHOUSE_URL can't be read; write it like {example}", file=sys.stderr)
         raise SystemExit(1) from None
     except psycopg.DataError as error:  # a number of 25 digits
         print(f"sluice: the database can't take a value that was given: {error.diag.message_primary}", file=sys.stderr)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
+import psycopg
 import typer
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -14,6 +15,13 @@ from rich.table import Table as RichTable
 from sluice import settings, warehouse
 from sluice.declarations import Source, Table, load_folder
 
+# what a database without our ledger answers, or one with an older ledger
+NO_SUCH_PART = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.InvalidSchemaName,
+)
 Json = Annotated[bool, typer.Option("--json", help="For a program")]
 
 
@@ -45,6 +53,15 @@ def must_be_known(name: str) -> None:
         ).fetchone()
     if known != (True,):
         tables_named(name)
+
+
+def ledger_problem() -> str:
+    """Why a part of the ledger is missing, and what makes it."""
+    with warehouse.connect(autocommit=True) as connection:
+        row = connection.execute("select to_regclass('ops.batch') is null").fetchone()
+    if row == (True,):
+        return "the warehouse has no ledger yet. Make it: sluice migrate (or let make run do so)"
+    return "the ledger is older than this command. Bring it up to date: sluice migrate (or let make run do so)"
 
 
 def print_json(value: Any) -> None:

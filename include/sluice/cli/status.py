@@ -10,8 +10,9 @@ from typing import Any
 import psycopg
 
 from sluice import warehouse
+from sluice.cli.common import NO_SUCH_PART, ledger_problem
 from sluice.declarations import Source, Table
-from sluice.errors import SluiceError
+from sluice.errors import SluiceError, unreachable
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,18 @@ def statuses(tables: list[tuple[Source, Table]]) -> list[Status]:
     try:
         with warehouse.connect(autocommit=True) as connection:
             books, circuits = _books(connection), _circuits(connection)
-    except (psycopg.Error, SluiceError):
-        print("the warehouse can't be asked (is it running? make run): only what is declared is shown", file=sys.stderr)
+    except (psycopg.Error, SluiceError) as error:
+        print(f"the warehouse can't be asked: {_why(error)}. Only what is declared is shown", file=sys.stderr)
         books, circuits = None, {}
     return [_status(source, table, books, circuits) for source, table in tables]
+
+
+def _why(error: psycopg.Error | SluiceError) -> str:
+    if isinstance(error, psycopg.OperationalError):
+        return unreachable(error)
+    if isinstance(error, NO_SUCH_PART):
+        return ledger_problem()
+    return str(error) if isinstance(error, SluiceError) else type(error).__name__  # psycopg's own may quote the address
 
 
 def _status(source: Source, table: Table, books: dict[str, tuple] | None, circuits: dict[str, str]) -> Status:

@@ -14,7 +14,7 @@ import xxhash
 
 from sluice import settings
 from sluice.declarations import Source, Table
-from sluice.errors import SourceUnavailable
+from sluice.errors import SourceUnavailable, unreachable
 
 if TYPE_CHECKING:
     from sluice.readers.lines import Comparison
@@ -276,8 +276,9 @@ def connect(conn_id: str, *, autocommit: bool = False) -> psycopg.Connection:
             connect_timeout=10,
         )
     except psycopg.OperationalError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise SourceUnavailable(f"connection {conn_id} can't be opened: {reason}. Nothing was read") from None
+        raise SourceUnavailable(
+            f"connection {conn_id} can't be opened: {unreachable(error)}; nothing was read"
+        ) from None
 
 
 def days(first: date, last: date) -> Iterator[date]:
