@@ -6,8 +6,10 @@ from datetime import timedelta
 
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
 from sluice.alerts import Cause, detect, open_incident
+from sluice.cli import app
 from sluice.errors import GateRefused
 from sluice.warehouse import connect
 from tests.watch.conftest import SECRET
@@ -231,3 +233,27 @@ def test_an_incident_of_the_warehouse_names_what_is_affected_and_when_its_marts_
     assert warehouse.execute("select affected, to_char(last_good_at, 'DD HH24:MI') from ops.incident").fetchall() == [
         (affected, "02 03:04")
     ]
+
+
+def test_a_list_that_no_watcher_keeps_says_so_and_not_that_nothing_is_wrong(read, warehouse):
+    def alert(*arguments: str) -> tuple[int, str, str]:
+        done = CliRunner().invoke(app, ["alert", *arguments])
+        return done.exit_code, done.stdout, done.stderr
+
+    read.deliver("orders.csv", "id,amount,email\n" + "".join(f"{n},x,a\n" for n in range(20)))
+    with pytest.raises(GateRefused):
+        read.load("orders")
+    code, listed, told = alert("list")
+    assert (code, listed) == (1, "no incident is known\n")
+    assert told.startswith("nobody has ever looked: what is wrong now is not known. Look: sluice alert watch --once;")
+    assert alert("watch", "--once")[0] == 0
+    code, listed, told = alert("list")
+    assert (code, "rejects_exceeded" in listed, told) == (1, True, "")
+    read.deliver("orders.csv", "id,amount,email\n1,10,a\n2,20,b\n4,41,c\n")
+    read.load("orders")
+    alert("watch", "--once")
+    assert alert("list") == (0, "nothing is wrong\n", "")
+    warehouse.execute("update ops.watcher set beat_at = '2026-01-02 03:04 UTC'")
+    code, listed, told = alert("list")
+    assert (code, listed) == (1, "no incident is known\n")
+    assert told.startswith("nobody has looked since 2026-01-02 03:04 UTC: ")

@@ -39,7 +39,10 @@ Reason = Annotated[str, typer.Option(help="Why; kept in the ledger", callback=_s
 def list_incidents(
     everything: Annotated[bool, typer.Option("--all", help="Also those that are over, the latest first")] = False,
 ) -> None:
-    """What is wrong now, one line per cause. Exit code 1 if something that pages is open and nobody has taken it."""
+    """What is wrong now, one line per cause, as the watcher found it.
+
+    Exit code 1 if something that pages is open and nobody has taken it, or if no watcher has looked for three minutes.
+    """
     with warehouse.connect() as connection:
         rows = connection.execute(
             """
@@ -52,9 +55,16 @@ def list_incidents(
             """,
             [everything],
         ).fetchall()
+        unwatched = watcher.unwatched_since(connection)
     columns = ["incident", "kind", "subject", "severity", "count", "state", "since", "owner", "what"]
-    print_table(columns, rows, empty="nothing is wrong")
-    if any(row[3] == "page" and row[5] == "open" for row in rows):
+    print_table(columns, rows, empty="no incident is known" if unwatched else "nothing is wrong")
+    if unwatched:
+        print(
+            f"{unwatched}: what is wrong now is not known. Look: sluice alert watch --once; all the time, as beside "
+            "make run: sluice alert watch",
+            file=sys.stderr,
+        )
+    if unwatched or any(row[3] == "page" and row[5] == "open" for row in rows):
         raise typer.Exit(1)
 
 

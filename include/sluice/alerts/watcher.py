@@ -21,10 +21,22 @@ PORT = 9465
 EVERY = 15.0  # seconds
 _LARGEST = 1_000_000  # bytes of a request
 _KEPT = "90 days"
+_STOPPED = "3 minutes"
 _BEAT = """
 insert into ops.watcher (beat_at) values (clock_timestamp())
 on conflict (one) do update set beat_at = clock_timestamp()
 """
+
+
+def unwatched_since(connection: psycopg.Connection) -> str | None:
+    """Since when nobody looks, in words, where the last look is so long ago that `SluiceWatcherStopped` alarms."""
+    row = connection.execute(
+        "select max(beat_at), max(beat_at) > clock_timestamp() - %s::interval from ops.watcher", [_STOPPED]
+    ).fetchone()
+    assert row is not None
+    if row[1]:
+        return None
+    return f"nobody has looked since {row[0]:%Y-%m-%d %H:%M} UTC" if row[0] else "nobody has ever looked"
 
 
 def once(connection: psycopg.Connection) -> int:
