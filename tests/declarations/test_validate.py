@@ -65,6 +65,19 @@ BROKEN = [
         12,
         "tables.t.frehsness: is not a field here; did you mean freshness?",
     ),
+    (
+        "a misspelt option of a format",
+        lambda t: t.replace("path: a.csv", "path: a.csv, format: {type: csv, delimeter: ;}"),
+        7,
+        "tables.t.from.files.format.delimeter: is not a field here; did you mean delimiter? The file is left out until",
+    ),
+    ("a misspelt severity", lambda t: t.replace("bigint}", "bigint, severity: {acepted: warn}}"), 11, "mean accepted?"),
+    (
+        "a reference to a column that its source has not",
+        lambda t: t.replace("bigint}", "bigint, references: {table: bad.t, column: idd}}"),
+        11,
+        "tables.t.columns.id.references: bad.t has no column idd; did you mean id?",
+    ),
     ("a misspelt field of a column", lambda t: t.replace("type", "tpye"), 11, "did you mean type?"),
     ("a key that is no column", lambda t: t.replace("[id]", "[no]"), 9, "tables.t.key: key names the column no"),
     ("a key twice", lambda t: t.replace("[id]", "[id, id]"), 9, "tables.t.key: key names a column twice"),
@@ -139,6 +152,43 @@ def test_all_faults_of_a_table_are_said_at_once(folder: Path) -> None:
         "cursor belong together",
     ):
         assert fault in said, said
+
+
+def test_a_name_that_is_no_column_is_said_together_with_faults_of_fields(folder: Path) -> None:
+    text = GOOD.format(name="bad").replace("[id]", "[nope]").replace("bigint}", "bigintt}") + "    sequence: id\n"
+    _write(folder, "bad", text)
+    said = [line for line in _validate().output.splitlines() if "/bad.yml:" in line]
+    assert [line.split(": ")[0:2] for line in said] == [
+        [f"{folder}/bad.yml:11", "tables.t.columns.id.type"],
+        [f"{folder}/bad.yml:9", "tables.t.key"],
+    ]
+    assert "names the column nope, which is not declared" in said[1]
+
+
+def test_a_reference_that_leads_nowhere_is_a_fault_at_its_place_and_takes_no_source_away(folder: Path) -> None:
+    def refers(name: str, table: str, column: str) -> None:
+        reference = f"      r:\n        type: bigint\n        references: {{table: {table}, column: {column}}}\n"
+        _write(folder, name, GOOD.format(name=name) + reference)
+
+    refers("b", "nowhere.t", "id")
+    refers("c", "a_good.tt", "id")
+    refers("d", "a_good.t", "idd")
+    refers("e", "b.t", "r")
+    refers("f", "a_good.t", "id")
+    refers("g", "broken.t", "id")
+    refers("h", "also_broken.t", "id")
+    _write(folder, "broken", GOOD.format(name="broken").replace("bigint", "bigintt"))
+    _write(folder, "x", GOOD.format(name="also_broken").replace("mode: full", "mode: [full"))
+    done = _validate()
+    faults = [line for line in done.output.splitlines() if "references: " in line]
+    assert faults == [
+        f"{folder}/b.yml:14: tables.t.columns.r.references: there is no source nowhere",
+        f"{folder}/c.yml:14: tables.t.columns.r.references: a_good has no table tt; did you mean t?",
+        f"{folder}/d.yml:14: tables.t.columns.r.references: a_good.t has no column idd; did you mean id?",
+        f"{folder}/e.yml:14: tables.t.columns.r.references: r is not the key of b.t",
+    ]
+    assert done.exit_code == 1
+    assert "8 sources with 8 tables can be used; 6 faults" in done.output
 
 
 TAGS = ["int", "float", "bool", "null", "timestamp", "binary", "str", "seq", "map", "set", "omap", "pairs", "nonsense"]

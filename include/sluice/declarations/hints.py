@@ -7,40 +7,46 @@ from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel
+from typing_extensions import is_typeddict
 
 
 def did_you_mean(location: Sequence[Any], whole: type[BaseModel]) -> str:
     """The name of a field that is close to the last part of `location` in `whole`, else those that there are."""
     *path, name = location
-    model = _model_at(path, whole)
-    if model is None:
+    names = _names_at(path, whole)
+    if not names:
         return ""
-    names = [info.alias or field for field, info in model.model_fields.items()]
     close = get_close_matches(str(name).lower(), names, n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else f"the fields here are {', '.join(names)}."
 
 
-def _model_at(path: Sequence[Any], whole: type[BaseModel]) -> type[BaseModel] | None:
-    """The part of the model that stands at `path`."""
-    model: type[BaseModel] | None = whole
+def _names_at(path: Sequence[Any], whole: type[BaseModel]) -> list[str]:
+    """The fields of the part of the model that stands at `path`."""
+    parts: list[Any] = [whole]  # several where it may be one of several kinds
     inside = False  # a mapping of names to parts: the next part of the path is a name
-    for part in path:
-        if model is None:
-            return None
-        if inside or isinstance(part, int):  # a name in a mapping, a place in a list
+    for name in path:
+        if inside or isinstance(name, int):  # a name in a mapping, a place in a list
             inside = False
-            continue
-        info = next((info for field, info in model.model_fields.items() if part in (field, info.alias)), None)
-        if info is None:
-            return None
-        model, inside = _model_in(info.annotation), _is_mapping(info.annotation)
-    return model
+        elif len(parts) > 1:  # pydantic's own word: which kind it is
+            parts = [part for part in parts if getattr(part.model_fields.get("type"), "default", None) == name]
+        else:
+            fields = _fields(parts[0]) if parts else {}
+            annotation = fields.get(name)
+            parts, inside = _parts_in(annotation), _is_mapping(annotation)
+    return list(_fields(parts[0])) if len(parts) == 1 else []
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _model_in(inner))), None)
+def _fields(part: Any) -> dict[str, Any]:
+    """The type of each field, by the name that it has in a file."""
+    if is_typeddict(part):
+        return dict(part.__annotations__)
+    return {info.alias or name: info.annotation for name, info in part.model_fields.items()}
+
+
+def _parts_in(annotation: Any) -> list[Any]:
+    if is_typeddict(annotation) or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return [annotation]
+    return [part for inner in get_args(annotation) for part in _parts_in(inner)]
 
 
 def _is_mapping(annotation: Any) -> bool:

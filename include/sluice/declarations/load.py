@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from sluice.declarations.base import NAME
 from sluice.declarations.hints import did_you_mean
-from sluice.declarations.model import Source
+from sluice.declarations.model import Source, undeclared
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -61,7 +61,8 @@ class DeclarationError(Exception):
 
 @dataclass
 class Declarations:
-    """What a folder of declarations holds: the sources that can be used, and the faults of those that can't."""
+    """What a folder of declarations holds: the sources that can be used, and the faults of those that can't. A
+    reference to what no file declares is a fault, too, and its source can be used: a load says that it can't check."""
 
     sources: dict[str, Source] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
@@ -71,18 +72,45 @@ class Declarations:
 def load_folder(folder: Path) -> Declarations:
     """Read every `*.yml` and `*.yaml` in `folder`, in the order of their names."""
     found = Declarations()
+    broken = []
     for path in sorted([*folder.glob("*.yml"), *folder.glob("*.yaml")]):
         try:
             source = load_file(path)
         except DeclarationError as error:
             found.faults.extend(error.faults)
+            broken.append(path)
             continue
         if faults := _beside(source, path, found):
             found.faults.extend(faults)
+            broken.append(path)
             continue
         found.sources[source.source] = source
         found.paths[source.source] = path
+    found.faults.extend(_lost_references(found, broken))
     return found
+
+
+def _lost_references(found: Declarations, broken: list[Path]) -> Iterator[Fault]:
+    """References between sources that lead nowhere; not those into a file that has faults of its own."""
+    unknown = {name for path in broken for name in (path.stem, _source_of(path))}
+    for source in found.sources.values():
+        for table in source.tables.values():
+            for name, column in table.columns.items():
+                if column.references is None or column.references.table.partition(".")[0] in (source.source, *unknown):
+                    continue  # those within a source were judged with it
+                if problem := column.references.problem(found.sources):
+                    where = ["tables", table.name, "columns", name, "references"]
+                    path = found.paths[source.source]
+                    yield Fault(str(path), line_of(path, where), ".".join(where), problem)
+
+
+def _source_of(path: Path) -> str:
+    """Of which source a file with faults is, where that can be seen."""
+    try:
+        said = re.search(rb"^source: *['\"]?(\w+)", path.read_bytes(), re.MULTILINE)
+    except OSError:
+        return path.stem
+    return said[1].decode() if said else path.stem
 
 
 def _beside(source: Source, path: Path, found: Declarations) -> list[Fault]:
@@ -262,16 +290,24 @@ def read_as(path: Path, model: type[M], name: str, what: str) -> M:
     try:
         return model.model_validate(plain(tree))
     except ValidationError as error:
-        raise DeclarationError(
-            # a rule over several fields may say several faults, a line each
-            [
-                fault(path, tree, item | {"msg": message}, model)
-                for item in error.errors()
-                for message in item["msg"].splitlines()
-            ]
-        ) from None
+        # a rule over several fields may say several faults, a line each
+        said = [item | {"msg": message} for item in error.errors() for message in item["msg"].splitlines()]
+        said += _names_of_no_column(tree) if model is Source else []
+        raise DeclarationError(list(dict.fromkeys(fault(path, tree, item, model) for item in said))) from None
     except RecursionError:
         raise DeclarationError([Fault(str(path), 1, "yaml", "contains itself")]) from None
+
+
+def _names_of_no_column(tree: Any) -> list[dict[str, Any]]:
+    """What can be said at once of a table that has other faults: pydantic asks the rules over several fields only where
+    each field by itself is in order."""
+    tables = tree.get("tables")
+    return [
+        {"loc": ("tables", name), "msg": message, "type": "value_error"}
+        for name, table in (tables.items() if isinstance(tables, dict) else ())
+        if isinstance(table, dict) and isinstance(table.get("columns"), dict)
+        for message in undeclared(table, {str(column).lower() for column in table["columns"]})
+    ]
 
 
 def _yaml_problem(error: MarkedYAMLError) -> str:
@@ -315,7 +351,7 @@ def fault(path: Path, tree: Any, error: Any, model: type[BaseModel]) -> Fault:
     if error["type"] == "extra_forbidden":
         hint = did_you_mean(error["loc"], model)
         left_out = " The file is left out until it is corrected" if model is Source else ""
-        message = f"is not a field here; {hint or 'remove it'}{left_out}"
+        message = f"is not a field here; {hint or 'remove it.'}{left_out}"
     elif error["type"] in _MEANING and error.get("ctx", {}).get("pattern", NAME) == NAME:
         message = _MEANING[error["type"]]
     named = message.split(maxsplit=1)[0].rstrip(":").split(".")
@@ -324,4 +360,5 @@ def fault(path: Path, tree: Any, error: Any, model: type[BaseModel]) -> Fault:
             if isinstance(node, dict) and part in node:
                 line, node = node.lc.key(part)[0] + 1, node[part]
                 names.append(part)
+        message = message.removeprefix(f"{'.'.join(named)}: ")
     return Fault(str(path), line, ".".join(names) or "source", message)

@@ -8,8 +8,9 @@ there; each
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import date, timedelta
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -85,6 +86,23 @@ class Reference(Declared):
         description="warn: rows without a parent are counted and published, since it may come later; quarantine: they "
         "wait (REFERENCE), to be replayed when it came; block: the batch is refused",
     )
+
+    def problem(self, sources: Mapping[str, Source]) -> str | None:
+        """Why it leads to no key of the declared `sources`, if it does not."""
+        name, _, table_name = self.table.partition(".")
+        if name not in sources:
+            return _none_such("there is no source", name, sources)
+        if table_name not in sources[name].tables:
+            return _none_such(f"{name} has no table", table_name, sources[name].tables)
+        table = sources[name].tables[table_name]
+        if self.column not in table.columns:
+            return _none_such(f"{self.table} has no column", self.column, table.columns)
+        return None if table.key == (self.column,) else f"{self.column} is not the key of {self.table}"
+
+
+def _none_such(what: str, name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"{what} {name}" + (f"; did you mean {close[0]}?" if close else "")
 
 
 Consequence = Literal["block", "warn", "none"]
@@ -372,15 +390,7 @@ class Table(Declared):
 
     def _faults(self) -> Iterator[str]:
         """What can't be true together, all of it."""
-        for what, names in (
-            ("key", self.key),
-            ("effective_at", [self.effective_at] if self.effective_at else []),
-            ("sequence", [self.sequence] if self.sequence else []),
-            ("cursor.column", [self.cursor.column] if self.cursor else []),
-        ):
-            for name in names:
-                if name not in self.columns:
-                    yield f"{what} names the column {name}, which is not declared under columns"
+        yield from undeclared(vars(self) | {"cursor": vars(self.cursor) if self.cursor else None}, self.columns)
         if len(self.columns) > _MOST_COLUMNS:
             yield (
                 f"columns: {len(self.columns)} are declared, and a log has room for {_MOST_COLUMNS}; leave out what "
@@ -408,6 +418,20 @@ class Table(Declared):
         for name, column in self.columns.items():
             if column.from_path and (not self.origin.files or column.from_path not in self.origin.files.placeholders):
                 yield f"columns.{name}.from_path: the path has no {{{column.from_path}}}"
+
+
+def undeclared(table: Mapping[str, Any], columns: Container[str]) -> Iterator[str]:
+    """Names of columns that `table`, as it is or as it stands in a file with other faults, has not declared."""
+    cursor = table.get("cursor")
+    for what, given in (
+        ("key", table.get("key")),
+        ("effective_at", table.get("effective_at")),
+        ("sequence", table.get("sequence")),
+        ("cursor.column", cursor.get("column") if isinstance(cursor, Mapping) else None),
+    ):
+        for name in given if isinstance(given, list | tuple) else [given]:
+            if isinstance(name, str) and name not in columns:
+                yield f"{what} names the column {name}, which is not declared under columns"
 
 
 class Circuit(Declared):
@@ -447,16 +471,16 @@ class Source(Declared):
 
     @model_validator(mode="after")
     def _referred(self) -> Source:
-        for name, table in self.tables.items():
-            for column_name, column in table.columns.items():
-                source, _, other = column.references.table.partition(".") if column.references else ("", "", "")
-                if source != self.source:
-                    continue
-                where = f"tables.{name}.columns.{column_name}.references"
-                if other not in self.tables:
-                    raise ValueError(f"{where}: {source} has no table {other}")
-                if self.tables[other].key != (column.references.column,):  # type: ignore[union-attr]
-                    raise ValueError(f"{where}: {column.references.column} is not the key of {source}.{other}")  # type: ignore[union-attr]
+        faults = [
+            f"tables.{name}.columns.{column_name}.references: {problem}"
+            for name, table in self.tables.items()
+            for column_name, column in table.columns.items()
+            if column.references
+            and column.references.table.partition(".")[0] == self.source
+            and (problem := column.references.problem({self.source: self}))
+        ]
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
     def model_post_init(self, context: Any, /) -> None:
