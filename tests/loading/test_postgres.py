@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 from psycopg import sql
+from typer.testing import CliRunner, Result
 
+from sluice.cli import app
 from sluice.declarations import DeclarationError, load_file
 from sluice.errors import GateRefused, SluiceError, SourceUnavailable
 from sluice.readers import postgres as reader
@@ -528,6 +530,29 @@ def test_D2_an_optional_column_that_a_database_dropped_is_null_and_said_with_the
         "declare columns.amount.field: total"
         in world.query("select string_agg(message, ' ') from ops.schema_event")[0][0]
     )
+
+
+def test_D2_a_renamed_column_is_told_by_the_load_and_by_what_shows_the_source_and_the_batch(
+    world: World, orders: psycopg.Connection
+) -> None:
+    def sluice(*arguments: str) -> Result:
+        return CliRunner().invoke(app, [*arguments])
+
+    orders.execute("insert into orders select g, g + 0.25 from generate_series(1, 20) g")
+    assert "changed its shape" not in sluice("load", "shop").stderr + sluice("source", "show", "shop").stdout
+    orders.execute("alter table orders rename column amount to total")
+    orders.execute("update orders set updated_at = now()")
+    told = (
+        "  the source changed its shape: missing column amount, new column total. See: sluice source show shop.orders\n"
+    )
+    assert told in sluice("load", "shop").stderr
+    assert "changed its shape" not in sluice("load", "shop").stderr
+    ((batch,),) = world.query("select max(batch_id) from ops.schema_event")
+    for shown in (("source", "show", "shop"), ("source", "show", "shop.orders"), ("batch", "show", str(batch))):
+        output = sluice(*shown).stdout
+        assert "The source changed its shape".lower() in output.lower()
+        assert "declare columns.amount.field: total" in output
+        assert ("\tmissing_column\tamount\tyes\t" in output) == (shown[0] == "source")
 
 
 def test_D2_a_database_without_a_column_that_reading_needs_is_refused_by_its_name(

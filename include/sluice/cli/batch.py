@@ -85,6 +85,8 @@ def show_batch(
     if line.verdict:
         print(line.verdict)
     print(_added_up(line.books, published=line.published_at is not None))
+    for change in found.events:
+        print(f"the source changed its shape: {change}")
     show(
         ["model", "run", "committed", "written", "removed"],
         [[h.model, h.run_id or h.state, h.committed_at, h.inserted, h.deleted] for h in found.hops],

@@ -113,7 +113,12 @@ def _load(tables: list[tuple[Source, Table]], run: RunContext) -> _Loaded:
     return result
 
 
-_FEW_UNITS = 20
+_FEW = 20
+_CHANGES = """
+select distinct replace(kind, '_', ' ') || ' ' || column_name as change
+from ops.schema_event inner join ops.batch using (batch_id)
+where run_id = %s and (batch.source, batch.table_name) = (%s, %s) order by 1
+"""
 
 
 def _unit_count(published: int, run: RunContext) -> str:
@@ -135,16 +140,21 @@ def _say_units(run: RunContext, source: str, table: str) -> list[tuple[int, ...]
             """,
             [run.run_id, source, table],
         ).fetchall()
-    for unit, state, verdict, took, read, applied, _, _, quarantined, _ in units[:_FEW_UNITS]:
+        changes = [change for (change,) in connection.execute(_CHANGES, [run.run_id, source, table]).fetchall()]
+    for unit, state, verdict, took, read, applied, _, _, quarantined, _ in units[:_FEW]:
         rejected = f", {quarantined:,} quarantined" if quarantined else ""
         why = f": {verdict}" if verdict and state == "unchanged" else ""
         print(
             f"  {unit}: {state}, {read:,} read, {applied:,} applied{rejected} in {took:.1f} s{why}",
             file=sys.stderr,
         )
-    if len(units) > _FEW_UNITS:
+    if len(units) > _FEW:
         print(
-            f"  and {len(units) - _FEW_UNITS} more; see: sluice batch list {source}.{table}",
+            f"  and {len(units) - _FEW} more; see: sluice batch list {source}.{table}",
             file=sys.stderr,
         )
+    if changes:
+        more = f" and {len(changes) - _FEW} more" if len(changes) > _FEW else ""
+        told = f"{', '.join(changes[:_FEW])}{more}"
+        print(f"  the source changed its shape: {told}. See: sluice source show {source}.{table}", file=sys.stderr)
     return [tuple(books) for _, state, _, _, *books in units if state in ("published", "superseded")]

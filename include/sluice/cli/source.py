@@ -293,6 +293,7 @@ def show_source(
         ],
         empty="",
     )
+    _show_changes(name)
 
 
 def _show_columns(table: Table, as_json: bool) -> None:
@@ -320,6 +321,35 @@ def _show_columns(table: Table, as_json: bool) -> None:
     if evolved := _evolved(table):
         print("\nThe log has more columns, which the source brought. To adopt them, declare under columns:")
         print("\n".join(f"    {line}" for line in evolved))
+    _show_changes(f"{table.source}.{table.name}")
+
+
+_CHANGES = """
+select to_char(event.created_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), event.table_name, event.kind,
+    event.column_name, case when latest.drift @> jsonb_build_array(jsonb_build_array(kind, column_name)) then 'yes' end,
+    event.message
+from ops.schema_event as event
+left join lateral (
+    select details -> 'drift' as drift from ops.batch
+    where (batch.source, batch.table_name) = (event.source, event.table_name) and details ? 'drift'
+    order by batch_id desc limit 1
+) as latest on true
+where event.source = %s and %s in ('', event.table_name)
+order by event.schema_event_id desc limit 10
+"""
+
+
+def _show_changes(name: str) -> None:
+    """What a source, or a table of it, brought of late that is not as its contract says."""
+    source, _, table = name.partition(".")
+    try:
+        with warehouse.connect() as connection:
+            found = connection.execute(_CHANGES, [source, table]).fetchall()
+    except (psycopg.Error, SluiceError):
+        return
+    if found:
+        print("\nThe source changed its shape, the latest first (UTC):")
+        show(["when", "table", "what", "column", "still so", "message"], found, empty="")
 
 
 def _evolved(table: Table) -> list[str]:
@@ -327,6 +357,6 @@ def _evolved(table: Table) -> list[str]:
     try:
         with warehouse.connect() as connection:
             known = evolve.known(connection, table).evolved_columns
-    except psycopg.Error:
+    except (psycopg.Error, SluiceError):
         return []
     return [evolve.declaration(name, column.field or name, column.type) for name, column in known.items()]
