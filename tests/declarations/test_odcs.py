@@ -108,7 +108,7 @@ version: 1.1.0
 status: active
 domain: seller
 tenant: ClimateQuantumInc
-description: {purpose: Payments of sellers., limitations: Not for audits.}
+description: {purpose: Payments of sellers, usage: any, limitations: None}
 team:
   - {username: ceastwood, role: Data Scientist}
 servers:
@@ -154,6 +154,7 @@ def test_a_contract_of_others_is_imported_and_what_we_have_no_field_for_is_named
         "price.priceAmount",
         "slaProperties: retention",
         "schema[0].quality: rowCount",
+        "schema[0].properties[0].physicalType: varchar(18) (taken as text, of any length)",
         "schema[0].properties[2].partitioned",
         "schema[0].properties[3].classification",
         "schema[0].properties[3].physicalType: enum_state (taken as text)",
@@ -171,6 +172,7 @@ def test_a_contract_of_others_is_imported_and_what_we_have_no_field_for_is_named
     assert table.columns["mail"].personal
     assert table.freshness.days == 2
     assert source.owner == "ceastwood"
+    assert source.description == "Payments of sellers. Usage: any."
     again = CliRunner().invoke(app, ["source", "import", str(tmp_path / "c.odcs.yaml")])
     assert again.exit_code == 1
     assert "is there already; nothing was written" in str(again.exception)

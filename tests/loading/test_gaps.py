@@ -19,6 +19,7 @@ from sluice.cli import app
 from sluice.declarations import load_file
 from sluice.errors import GateRefused
 from tests.loading.conftest import World
+from tests.loading.test_full_extracts import DAYS, THINGS, deliver
 
 STOCK = """
 stock:
@@ -138,6 +139,22 @@ def test_filling_gaps_and_loading_past_days_are_backfills_with_who_what_why_and_
     ]
     assert CliRunner().invoke(app, ["load", "shop.stock"]).exit_code in (0, 1)
     assert len(records(delivered)) == 2, "what is merely pending is no backfill"
+
+
+def test_a_backfill_counts_the_rows_that_its_load_told_of_and_none_that_later_extracts_had_asserted_again(
+    world: World,
+) -> None:
+    world.declare(THINGS)
+    for day in (DAYS[0], DAYS[2]):
+        deliver(world, day, {1: "a"})
+        world.load("things")
+    deliver(world, DAYS[1], {1: "b", 2: "c"})
+    load = CliRunner().invoke(app, ["load", "shop.things", "--from", DAYS[1], "--to", DAYS[1]])
+    told = dict(zip(*(line.split("\t") for line in load.stdout.splitlines()), strict=True))
+    listed = CliRunner().invoke(app, ["backfill", "list"]).stdout
+    kept = dict(zip(*(line.split("\t") for line in listed.splitlines()), strict=True))
+    assert world.query("select sum(rows_applied) from ops.batch where part = 'supplement'") == [(2,)]
+    assert (told["applied"], kept["applied"]) == ("2", "2")
 
 
 def test_a_load_of_past_days_that_is_killed_is_at_work_until_then_and_failed_afterwards(delivered: World) -> None:

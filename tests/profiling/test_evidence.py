@@ -65,6 +65,20 @@ def test_a_type_holds_for_all_values_or_is_text(name: str, values: list[str], ki
 def test_a_type_that_is_nearly_right_is_a_note_and_costs_no_row() -> None:
     assert "integer, but for N/A" in type_of("n", ["1", "2", "N/A"])[1][0]
     assert "leading zeros" in type_of("code", ["007"])[1][0]
+    for values, said in (
+        (
+            ["01.02.2024", "28.03.2024"],
+            "dates with the day first, since there is a part above 12: to_date(…, 'DD.MM.YYYY')",
+        ),
+        (
+            ["1/2/2024", "3/28/2024"],
+            "dates with the month first, since there is a part above 12: to_date(…, 'MM/DD/YYYY')",
+        ),
+        (["28-03-24"], "dates with the day first, since there is a part above 12: to_date() "),
+        (["01.02.2024", "03.04.2024"], "day and month can't be told apart here"),
+        (["28.03.2024", "03.28.2024"], "some have the day first, some the month"),
+    ):
+        assert said in type_of("d", values)[1][0]
     assert "decimal comma" in type_of("amount", ["1,50", "2,25"])[1][0]
     assert type_of("ref", ["1", "2"], quoted=True)[0] == "text", "a JSON string of figures is a name"
 
@@ -226,7 +240,8 @@ def test_what_can_not_be_declared_is_refused_and_everything_stays(home: Home, tm
     assert "names id twice" in refused("d.csv", "id,ID\n1,2\n")
     assert "no JSON object" in refused("e.jsonl", "[1]\n")
     assert "no file" in refused("f.csv", "")
-    assert "which no reader knows" in refused("g.docx", "x")
+    assert "g.docx ends in .docx, which source add can't look into; it knows csv," in refused("g.docx", "x")
+    assert "g.xml is XML, which is read, but in which nothing says what a record is" in refused("g.xml", "<a/>")
     assert "no password" in home.refused("postgresql://u:secret@h/db", "--source", "s")
     assert "secret" not in home.refused("postgresql://u:secret@h/db", "--source", "s")
     assert "looks like a secret" in home.refused(f"{shop.api}/v1/x?api_key=1", "-c", "shop_api")

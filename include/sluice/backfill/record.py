@@ -20,8 +20,11 @@ _END = """
 update ops.backfill
 set state = case when %(failed)s > 0 then 'failed' else 'success' end,
     runs_succeeded = %(succeeded)s, runs_failed = %(failed)s, finished_at = clock_timestamp(),
-    rows_applied = coalesce((select sum(rows_applied) from ops.batch where batch.run_id = backfill.run_id), 0),
-    rows_deleted = coalesce((select sum(rows_deleted) from ops.batch where batch.run_id = backfill.run_id), 0)
+    (rows_applied, rows_deleted) = (
+        -- of the units that were read; what was asserted once more in later ones is no news
+        select coalesce(sum(rows_applied), 0), coalesce(sum(rows_deleted), 0)
+        from ops.batch where batch.run_id = backfill.run_id and part = 'unit'
+    )
 """
 
 
@@ -47,7 +50,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a backfill came to. Rows are those that its runs applied and deleted in staging."""
+    """What a backfill came to. Rows are those that its runs applied and deleted in staging, of the units they read."""
 
     state: str
     runs_succeeded: int
@@ -153,7 +156,7 @@ def finish(connection: psycopg.Connection, engine_id: int, succeeded: Sequence[s
                 coalesce(sum(batch.rows_deleted), 0)::bigint as deleted
             from ops.batch
             inner join latest on true
-            where batch.run_id = any(%(runs)s) and batch.published_at >= latest.asked_at
+            where batch.run_id = any(%(runs)s) and part = 'unit' and batch.published_at >= latest.asked_at
         )
 
         update ops.backfill

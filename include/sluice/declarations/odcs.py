@@ -68,6 +68,7 @@ _SYNONYMS = {
 _UNITS = {"s": "s", "second": "s", "m": "m", "min": "m", "minute": "m", "h": "h", "hour": "h", "d": "d", "day": "d"}
 _UNITS |= {"w": "w", "week": "w"}
 _KINDS = {"postgres": "postgres", "files": "local", "rest": "api"}
+_NOTHING = ("none", "null", "n/a", "na", "-")  # what people write where they have nothing to say
 _NAMING = ("property", "name", "metric", "rule", "username", "type")
 Tree = dict[str, Any]
 
@@ -294,8 +295,13 @@ def _description(rest: Tree) -> str:
         return str(rest.pop("description"))
     if not isinstance(given, dict):
         return ""
-    said = [str(given.pop(part)) for part in ("purpose", "usage", "limitations") if given.get(part)]
-    return said[0] if len(said) == 1 else " ".join(text.strip() for text in said)
+    said = {part: str(given.pop(part)) for part in ("purpose", "usage", "limitations") if given.get(part)}
+    parts = [
+        text if part == "purpose" else f"{part.capitalize()}: {text}"
+        for part, text in said.items()
+        if text.strip(" .").lower() not in _NOTHING
+    ]
+    return parts[0] if len(parts) == 1 else " ".join(f"{text.strip().rstrip('.')}." for text in parts)
 
 
 def _owner(rest: Tree, made: Imported) -> str:
@@ -421,6 +427,8 @@ def _type(part: Tree, where: str, made: Imported) -> str:
         if plain.startswith("text")
         else _SYNONYMS.get(plain, plain).replace("decimal", "numeric", 1)
     )
+    if plain == "text" and "(" in physical:
+        made.left_out.append(f"{where}.physicalType: {physical} (taken as text, of any length)")
     try:
         return TypeAdapter(ColumnType).validate_python(plain)
     except ValidationError:

@@ -57,10 +57,15 @@ def profile_file(place: Place, name: str, wishes: Wishes, bounds: Bounds) -> Tab
     """Profile the newest file that the place's path means."""
     path = with_placeholders(place.path)
     ending = _ending(path)
+    if ending == "xml":
+        raise SluiceError(
+            f"{place.path} is XML, which is read, but in which nothing says what a record is: declare it by hand with "
+            "format: {type: xml, record: …}, as docs/how-to/read-files.md shows. Nothing was written"
+        )
     if ending not in _ENDINGS:
         raise SluiceError(
-            f"{place.path} ends in .{ending}, which no reader knows; known are {', '.join(sorted(_ENDINGS))}. "
-            "Nothing was written"
+            f"{place.path} ends in .{ending}, which source add can't look into; it knows "
+            f"{', '.join(sorted(_ENDINGS))}. Nothing was written. Formats to be declared: docs/how-to/read-files.md"
         )
     found = _matches(place, path)
     table = name or _table_name(path)

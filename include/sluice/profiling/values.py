@@ -21,7 +21,9 @@ _LEADING_ZERO = re.compile(r"0\d+")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _STAMP = re.compile(r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}(?::\d{2})?)(\.\d+)?(Z|[+-]\d{2}(?::?\d{2})?)?")
 _TIME = re.compile(r"\d{2}:\d{2}(:\d{2}(\.\d+)?)?")
-_OTHER_DATE = re.compile(r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}( \d{1,2}:\d{2}.*)?")
+_OTHER_DATE = re.compile(
+    r"(?P<first>\d{1,2})(?P<sign>[./-])(?P<second>\d{1,2})[./-](?P<year>\d{2,4})(?P<time> \d{1,2}:\d{2}.*)?"
+)
 _COMMA = re.compile(r"-?\d{1,3}(\.?\d{3})*,\d+")
 _BOOLEANS = ({"true", "false"}, {"t", "f"}, {"yes", "no"}, {"y", "n"})
 _SMALL, _LARGE = 10**8, 9 * 10**18
@@ -132,9 +134,7 @@ def _near_miss(name: str, values: list[str], quoted: bool) -> list[str]:
     if _all(lambda value: _STAMP.fullmatch(value), values):
         return ["times with and without a zone are mixed; cast in the staging model"]
     if _all(_OTHER_DATE.fullmatch, values):
-        return [
-            "dates that are not ISO 8601: day and month can't be told apart here; use to_date() in the staging model"
-        ]
+        return [_other_dates(values)]
     if _all(lambda value: _COMMA.fullmatch(value) or _is_decimal(value), values):
         return ["numbers with a decimal comma: replace it in the staging model, and cast"]
     for kind, is_one in (("a number", _is_decimal), *_TESTS):
@@ -142,3 +142,18 @@ def _near_miss(name: str, values: list[str], quoted: bool) -> list[str]:
         if 0 < odd < len(values) / 2 and (odd == 1 or odd * 20 <= len(values)):
             return [f"{kind} in all but {odd} of {len(values)} different values; those would be rejected"]
     return []
+
+
+def _other_dates(values: list[str]) -> str:
+    """In which order dates have day and month: a part above 12, wherever it stands, can't be a month."""
+    found = [match for value in values if (match := _OTHER_DATE.fullmatch(value))]
+    first, second = (any(int(match[part]) > 12 for match in found) for part in ("first", "second"))
+    if first == second:
+        why = "some have the day first, some the month" if first else "day and month can't be told apart here"
+        return f"dates that are not ISO 8601: {why}; use to_date() in the staging model"
+    forms = {(match["sign"], len(match["year"]), match["time"]) for match in found}
+    sign, digits, time_of_day = forms.pop()
+    form = sign.join(("DD", "MM", "YYYY") if first else ("MM", "DD", "YYYY"))
+    how = "to_date()" if forms or digits != 4 or time_of_day else f"to_date(…, '{form}')"
+    which = "day" if first else "month"
+    return f"dates with the {which} first, since there is a part above 12: {how} in the staging model"
