@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
 from typer.testing import CliRunner
 
 from sluice.cli import app
+from sluice.declarations import load_file
 from sluice.errors import GateRefused, LedgerError
-from sluice.loading import drift, replay, shape
+from sluice.loading import RunContext, audit, drift, land, publish, replay, shape
 from sluice.loading.quarantine import Where
 from sluice.verify.logs import verify_logs
 from tests.loading.conftest import World
@@ -433,6 +436,88 @@ def test_D1_keys_of_json_objects_evolve_too_and_a_null_is_no_value(world: World)
     assert world.query("select id, size, tags, _rescued from staging.shop__things order by id") == [
         (1, None, ["a"], None),
         (2, 5, {"b": 1}, None),
+    ]
+
+
+EVO = """
+%s:
+  description: a field comes with a later day
+  from: {files: {connection: drop, path: "%s/{date}.jsonl", format: jsonl}}
+  mode: %s
+  key: [id]
+  drift: {new_column: evolve}
+  columns: {id: {type: bigint, required: true}, v: {type: text}}
+"""
+
+
+@pytest.mark.parametrize("mode", ["full", "append"])
+@pytest.mark.parametrize("others", ["none", "an earlier one", "a later one, published first"])
+def test_D1_a_unit_that_was_audited_before_a_column_evolved_is_published_without_a_value_of_it(
+    world: World, mode: str, others: str
+) -> None:
+    """As a run does it: all pending units are audited, then all are published. INV: NULL adds nothing to a hash."""
+    world.declare(EVO % ("evo", "evo", mode) + EVO % ("alone", "alone", mode))
+    days = {day: [{"id": i, "v": "x"} for i in range(30)] for day in (1, 2)}
+    days[2] = [row | {"neu": row["id"] * 2} for row in days[2]]
+    for day, rows in days.items():
+        world.deliver(f"evo/2026-11-0{day}.jsonl", "\n".join(map(json.dumps, rows)))
+    world.deliver("alone/2026-11-01.jsonl", "\n".join(map(json.dumps, days[1])))
+    world.load("alone")
+    if others == "an earlier one":
+        world.deliver("evo/2026-10-31.jsonl", '{"id": 0, "v": "w"}\n')
+        world.load("evo", interval=(datetime(2026, 10, 31, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)))
+    source = load_file(world.sources / "shop.yml")
+    first, second = audit(land(source, source.tables["evo"], RunContext("the-same-run")))
+    if others == "a later one, published first":
+        publish([second.batch_id])
+        publish([first.batch_id])
+    else:
+        publish([first.batch_id, second.batch_id])
+    came = f"select id, v, neu, _rescued, _row_hash from staging.shop__evo where _batch_id = {first.batch_id}"
+    alone = world.query("select id, v, null::bigint, _rescued, _row_hash from staging.shop__alone")
+    assert len(alone) == 30
+    assert set(world.query(came)) <= set(alone)
+    assert world.query(f"select id from ({came}) as came order by 1") == [(id,) for id in range(30)]
+    later = f"select bool_and(neu = id * 2), count(*) from staging.shop__evo where _batch_id = {second.batch_id}"
+    assert world.query(later) == [(True, 30)]
+    assert world.books_balance()
+    if mode == "full":
+        chain = world.history("shop__evo", "id", "to_jsonb(neu)")[7]
+        assert chain == [(datetime(2026, 11, 3, tzinfo=UTC), 14)], "NULL until the day that brought it"
+    assert verify_logs("a-run").passed
+
+
+def test_D1_a_column_that_evolved_since_is_restated_with_the_keys_of_a_later_extract(world: World) -> None:
+    """A supplement says again what the log knew, also in a column that the late extract never had."""
+    world.declare(EVO % ("evo", "evo", "full"))
+    world.deliver("evo/2026-11-02.jsonl", '{"id": 1, "v": "x"}\n')
+    source = load_file(world.sources / "shop.yml")
+    (late,) = audit(land(source, source.tables["evo"], RunContext("late")))
+    midnight = [datetime(2026, 11, day, tzinfo=UTC) for day in range(1, 6)]
+    for day in (1, 3):  # the third says nothing that the first did not
+        world.deliver(f"evo/2026-11-0{day}.jsonl", '{"id": 1, "v": "y", "neu": 5}\n')
+        world.load("evo", interval=(midnight[day - 1], midnight[day]))
+    publish([late.batch_id])
+    assert world.history("shop__evo", "id", "jsonb_build_array(v, neu)")[1] == [
+        (midnight[1], ["y", 5]),
+        (midnight[2], ["x", None]),
+        (midnight[3], ["y", 5]),
+    ]
+
+
+def test_D1_a_batch_that_waits_while_its_declaration_gets_a_column_is_published_as_it_was_judged(world: World) -> None:
+    things = FULL.replace("mode: full", "mode: append")
+    world.declare(things)
+    world.deliver("things/2026-01-01.csv", "id,name,size\n1,a,5\n")
+    source = load_file(world.sources / "shop.yml")
+    (waiting,) = audit(land(source, source.tables["things"], RunContext("a-run")))
+    world.declare(things + "    size: {type: bigint}\n")
+    publish([waiting.batch_id])
+    world.deliver("things/2026-01-02.csv", "id,name,size\n2,b,6\n")
+    world.load("things")
+    assert world.query("select id, size, _rescued from staging.shop__things order by id") == [
+        (1, None, {"size": "5"}),
+        (2, 6, None),
     ]
 
 

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from sluice.declarations import Mode, Table
 from sluice.errors import GateRefused, StaleLease
-from sluice.loading import backdated, contract, lease, log, rows, unchanged
+from sluice.loading import backdated, contract, evolve, lease, log, rows, shape, unchanged
 from sluice.loading import batch as batches
 from sluice.loading.audit import judge_vanished
 from sluice.loading.batch import Batch, record_check
@@ -48,8 +48,11 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
         raise StaleLease(f"batch {batch_id} ({batch.unit}) is {batch.state}, not audited; nothing was published")
     if batch.state == "audited":
         _, table = batches.declared(connection, batch)
+        if rows.lacking(connection, table, batch):  # columns declared while it waited may not be in the log yet
+            shape.ensure(connection, table)
         # one publisher per table: the state that a full extract is compared with must not move meanwhile
         connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sluice:log:{table.log_name}"])
+        table = evolve.known(connection, table)  # also what evolved while others had the lock
         lease.check(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
         # another batch of this run, or of one beside it, may have delivered the same meanwhile
         if table.mode is Mode.APPEND and (reason := batches.delivered_before(connection, batch_id)):
@@ -67,6 +70,7 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
             unchanged.must_be_current(connection, batch)
         if "keys" in batch.details:
             batches.must_be_whole(connection, batch, "keys", batch.details["keys"])
+        rows.complete(connection, table, batch)
         if not batches.touched(batch):  # else the log is known to be as it was at the audit
             _judge_again(connection, table, batch)
         if table.mode is Mode.CURSOR and not table.sequence:

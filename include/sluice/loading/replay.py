@@ -28,7 +28,7 @@ from sluice import warehouse
 from sluice.declarations import Mode, Table
 from sluice.errors import LedgerError, SluiceError
 from sluice.loading import batch as batches
-from sluice.loading import checks, contract, log, quarantine, rows, shape
+from sluice.loading import checks, contract, evolve, log, quarantine, rows, shape
 from sluice.loading.audit import judge_vanished
 from sluice.loading.batch import Batch
 from sluice.loading.landing import drop_landing, landing_table, make_landing
@@ -153,6 +153,7 @@ def _replay_batch(
             )
         # one writer per log, as at publish: nobody supersedes the unit meanwhile
         connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sluice:log:{table.log_name}"])
+        table = evolve.known(connection, table)  # also what evolved while others had the lock
         origin = batches.get(connection, origin_id, lock=True)
         if origin.state != "published":
             connection.rollback()

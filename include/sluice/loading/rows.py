@@ -226,6 +226,31 @@ def _make_view(connection: psycopg.Connection, table: Table, batch: Batch, mappi
     )
 
 
+def lacking(connection: psycopg.Connection, table: Table, batch: Batch) -> list[str]:
+    """Columns that the contract, or the log, has got since the batch was audited."""
+    there = connection.execute(
+        "select attname from pg_attribute where attrelid = to_regclass(%s) and attnum > 0",
+        [landing_table(batch.batch_id, "rows").as_string(connection)],
+    ).fetchall()
+    return [name for name in table.log_columns if (name,) not in there] if there else []
+
+
+def complete(connection: psycopg.Connection, table: Table, batch: Batch) -> None:
+    """Give the view the columns that came after the audit, as NULL: the batch is published as it was judged, under the
+    hashes of then, and what its contract did not know is in `_rescued`."""
+    names = lacking(connection, table, batch)
+    if not names:
+        return
+    view = landing_table(batch.batch_id, "rows")
+    (audited,) = connection.execute("select pg_get_viewdef(%s::regclass)", [view.as_string(connection)]).fetchone()  # type: ignore[misc]
+    nulls = (sql.SQL("null::{} as {}").format(sql.SQL(table.log_columns[n].type), sql.Identifier(n)) for n in names)
+    connection.execute(
+        sql.SQL("create or replace view {} as select audited.*, {} from ({}) as audited").format(
+            view, sql.SQL(", ").join(nulls), sql.SQL(audited.rstrip().rstrip(";"))
+        )
+    )
+
+
 def materialize(connection: psycopg.Connection, table: Table, batch: Batch) -> None:
     """Turn the view into a table of its own, from which rows can be taken."""
     view, copy = landing_table(batch.batch_id, "rows"), landing_table(batch.batch_id, "copy")
