@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 
 from sluice.alerts.incidents import Cause, open_incident, resolve
+from sluice.ledger.refused import STANDS
 
 SILENT_AFTER = "2 minutes"  # as the rule SluiceHeartbeatStale
 
@@ -55,23 +56,25 @@ def _circuits(connection: psycopg.Connection) -> Iterator[Cause]:
 
 
 def _refused(connection: psycopg.Connection) -> list[tuple]:
-    """Tables whose latest batch was refused: how often in a row, why, and whether for its rejects."""
+    """Tables with a refusal that stands, the latest of each: how often in a row, why, and whether for its rejects."""
     return connection.execute(
-        """
-        select b.source, b.table_name, b.batch_id, b.unit, b.verdict, b.run_id, (
-            select count(*) from ops.batch as n where (n.source, n.table_name) = (b.source, b.table_name)
-                and n.state = 'refused' and n.batch_id > coalesce((
-                    select max(batch_id) from ops.batch as g where (g.source, g.table_name) = (b.source, b.table_name)
-                        and g.state in ('published', 'unchanged')
-                ), 0)
-        ), exists (
-            select from ops.gate_result as r where r.batch_id = b.batch_id and r.check_name = 'contract'
-                and r.verdict = 'fail'
-        )
-        from (
-            select distinct on (source, table_name) * from ops.batch where state not in ('landing', 'abandoned')
-            order by source, table_name, batch_id desc
-        ) as b where b.state = 'refused'
+        f"""
+        select distinct on (batch.source, batch.table_name)
+            batch.source, batch.table_name, batch.batch_id, batch.unit, batch.verdict, batch.run_id, (
+                select count(*) from ops.batch as n
+                where (n.source, n.table_name) = (batch.source, batch.table_name) and n.state = 'refused'
+                    and n.batch_id <= batch.batch_id and n.batch_id > coalesce((
+                        select max(g.batch_id) from ops.batch as g
+                        where (g.source, g.table_name) = (batch.source, batch.table_name)
+                            and g.state in ('published', 'unchanged') and g.batch_id < batch.batch_id
+                    ), 0)
+            ), exists (
+                select from ops.gate_result as r where r.batch_id = batch.batch_id and r.check_name = 'contract'
+                    and r.verdict = 'fail'
+            )
+        from ops.batch as batch
+        where {STANDS}
+        order by batch.source, batch.table_name, batch.batch_id desc
         """
     ).fetchall()
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from sluice import warehouse
 from sluice.errors import SluiceError
 from sluice.gates import data_docs, override
+from sluice.ledger.refused import STANDS
 
 app = typer.Typer(help="Checks between layers and their results.", no_args_is_help=True)
 
@@ -29,15 +30,24 @@ where (%(run)s::text is null or run_id = %(run)s)
     and (not %(failed)s or verdict <> 'pass')
 """
 
-# the run of the latest check that failed and has not passed since, of the same table or model
+# the run of the latest check that failed and is not over: it refused a batch, and that stands; or, of other things than
+# a refused batch, the same check of the same table or model was not judged since
 _STILL_FAILED = f"""
 select run_id
-from (
-    select distinct on (gate, check_name, object) run_id, verdict, gate_result_id
-    {_RESULTS}
-    order by gate, check_name, object, gate_result_id desc
-) as latest
-where verdict not in ('pass', 'warn')
+{_RESULTS}
+    and verdict not in ('pass', 'warn')
+    and (
+        exists (select from ops.batch as batch where batch.batch_id = gate_result.batch_id and {STANDS})
+        or (
+            coalesce((select state from ops.batch where batch_id = gate_result.batch_id), 'published') = 'published'
+            and not exists (
+                select from ops.gate_result as later
+                where (later.gate, later.check_name, later.object)
+                    = (gate_result.gate, gate_result.check_name, gate_result.object)
+                    and later.gate_result_id > gate_result.gate_result_id
+            )
+        )
+    )
 order by gate_result_id desc
 limit 1
 """
@@ -65,20 +75,25 @@ def show(
     ] = False,
 ) -> None:
     """Print the results of a run's gates. Exit code 1 if a blocking check did not pass."""
-    wanted = {"run": run, "gate": gate, "on": on, "batch": batch, "failed": failed}
+    wanted = {"run": run, "gate": gate, "on": on, "batch": batch, "failed": failed, "over": False}
     with warehouse.connect() as connection:
         if run is None and batch is None:
             every = {**wanted, "failed": False}
-            found = (failed and connection.execute(_STILL_FAILED, every).fetchone()) or connection.execute(
-                f"select run_id {_RESULTS} order by gate_result_id desc limit 1", every
-            ).fetchone()
+            still = connection.execute(_STILL_FAILED, every).fetchone() if failed else None
+            found = (
+                still
+                or connection.execute(
+                    f"select run_id {_RESULTS} order by gate_result_id desc limit 1", every
+                ).fetchone()
+            )
             if found is None:
                 typer.echo("No such check has run yet. Results appear after the first run: make run")
                 raise typer.Exit(0)
             wanted["run"] = run = found[0]
+            wanted["over"] = failed and still is None  # what failed in that run
         rows = connection.execute(
             "select gate, check_name, object, severity, verdict, observed, bound, failing_rows, sample_keys, message"
-            f" {_RESULTS} order by gate_result_id",
+            f" {_RESULTS} and (not %(over)s or verdict = 'warn') order by gate_result_id",
             wanted,
         ).fetchall()
         words = connection.execute(

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import psycopg
 
 from sluice.declarations import Source, Table
+from sluice.ledger.refused import STANDS
 from sluice.reports.project import Node, Project
 from sluice.warehouse import reading
 
@@ -205,7 +206,7 @@ class _Facts:
                 self.behind[relation] = (given, since)
 
 
-_TABLES = """
+_TABLES = f"""
 select
     declared.source, declared.table_name, read.read_at,
     last.batch_id, last.published_at, last.run_id,
@@ -222,14 +223,8 @@ left join lateral (
     order by batch.published_seq desc limit 1
 ) as last on true
 left join lateral (
-    -- refused, and its unit not judged otherwise since
     select batch.batch_id, batch.verdict, batch.run_id from ops.batch as batch
-    where batch.source = declared.source and batch.table_name = declared.table_name and batch.state = 'refused'
-        and not exists (
-            select from ops.batch as later
-            where later.source = batch.source and later.table_name = batch.table_name and later.unit = batch.unit
-                and later.batch_id > batch.batch_id and later.state <> 'abandoned'
-        )
+    where batch.source = declared.source and batch.table_name = declared.table_name and {STANDS}
     order by batch.batch_id desc limit 1
 ) as refused on true
 left join (

@@ -12,6 +12,7 @@ import psycopg
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from sluice import settings
+from sluice.ledger.refused import STANDS
 
 MOST_SERIES = 2000  # of one metric; what lies beyond is counted in sluice_exporter_series_left_out
 _OPTIONS = "-c timezone=UTC -c default_transaction_read_only=on -c statement_timeout=10s -c lock_timeout=2s"
@@ -99,15 +100,14 @@ QUERIES = (
         (_table("conservation_imbalance_rows", "Rows that are in no column of the books; 0 is good"),),
     ),
     Query(
-        """
-        select o.source, split_part(o.subject, '.', 2), (b.state = 'refused')::int
-        from ops.objective as o cross join lateral (
-            select state from ops.batch as latest
-            where (latest.source, latest.table_name) = (o.source, split_part(o.subject, '.', 2))
-            order by batch_id desc limit 1
-        ) as b where o.kind = 'table' order by 1, 2
+        f"""
+        select o.source, split_part(o.subject, '.', 2), exists (
+            select from ops.batch as batch
+            where (batch.source, batch.table_name) = (o.source, split_part(o.subject, '.', 2)) and {STANDS}
+        )::int
+        from ops.objective as o where o.kind = 'table' order by 1, 2
         """,
-        (_table("last_batch_refused", "1 while the latest batch is one that its gate refused"),),
+        (_table("last_batch_refused", "1 while the latest word on a unit is a refusal"),),
     ),
     Query(
         """

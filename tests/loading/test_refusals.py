@@ -1,0 +1,135 @@
+"""A refusal is told until its unit is judged otherwise or a person has declined it: everywhere, or nowhere."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from sluice.alerts import detect
+from sluice.cli import app
+from sluice.cli.batch import approve
+from sluice.declarations import load_folder
+from sluice.errors import GateRefused
+from sluice.reports.board import board
+from sluice.reports.project import Project
+from sluice.watch import metrics, record_objectives
+from tests.loading.conftest import World
+
+LIVE = """
+things:
+  description: read as it is now
+  from: {postgres: {connection: db, table: public.things}}
+  mode: %s
+  key: [id]
+  columns:
+    id: {type: bigint, required: true}
+    changed_at: {type: timestamptz, required: true}
+"""
+CURSOR = LIVE % "cursor\n  cursor: {column: changed_at}\n  deletes: {detect: key_scan}"
+FILES = """
+things:
+  description: files
+  from: {files: {connection: drop, path: "%s"}}
+  mode: full
+  key: [id]
+  max_reject_share: 0
+  columns:
+    id: {type: bigint, required: true}
+    value: {type: text, accepted: [a, b], severity: {accepted: block}}
+"""
+HEADER = "id,value\n"
+WHOLE = HEADER + "".join(f"{number},a\n" for number in range(20))
+
+
+def told(world: World) -> int | None:
+    """The batch whose refusal is told: by the board, the incidents, the metric and `gate show --failed` alike."""
+    (line,) = board(load_folder(world.sources).sources.values(), Project()).lines
+    found = line.batch_id if line.state == "refused" else None
+    detect.sweep(world.warehouse)
+    title = "select title from ops.incident where resolved_at is null and kind in ('batch_refused', 'rejects_exceeded')"
+    assert [title.split()[1] for (title,) in world.query(title)] == ([str(found)] if found else [])
+    record_objectives(world.warehouse)
+    (metric,) = (q for q in metrics.QUERIES if q.families[0].name == "sluice_table_last_batch_refused")
+    assert world.query(metric.sql) == [("shop", "things", int(found is not None))]
+    shown = CliRunner().invoke(app, ["gate", "show", "--failed", "--on", "shop.things"])
+    assert shown.exit_code == int(found is not None), shown.output
+    return found
+
+
+def refused(world: World, because: str, **given: object) -> int:
+    """Load, be refused, and say which batch it was."""
+    with pytest.raises(GateRefused, match=because):
+        world.load("things", **given)  # type: ignore[arg-type]
+    ((batch,),) = world.query("select max(batch_id) from ops.batch where state = 'refused'")
+    return batch
+
+
+@pytest.fixture
+def source(world: World) -> psycopg.Connection:
+    world.source_url  # noqa: B018
+    with psycopg.connect(world.source_url, autocommit=True) as connection:
+        connection.execute("create table things (id bigint, changed_at timestamptz default clock_timestamp())")
+        connection.execute("insert into things select generate_series(1, 20)")
+        yield connection
+
+
+def test_E10_a_refused_reading_of_a_cursor_is_history_once_a_later_one_is_published(
+    world: World, source: psycopg.Connection
+) -> None:
+    """Each reading is a unit of its own: the next one takes up what this one would have read."""
+    world.declare(CURSOR)
+    world.load("things")
+    source.execute("delete from things where id > 2")
+    first = refused(world, "MASS_DELETE")
+    assert told(world) == first
+    second = refused(world, "MASS_DELETE")
+    assert told(world) == second
+    approve(first, "the range was cut")
+    assert world.load("things")[0].rows_deleted == 18
+    assert told(world) is None
+    source.execute("insert into things values (21)")
+    world.load("things")
+    assert told(world) is None
+    source.execute("delete from things where id < 3")
+    assert refused(world, "MASS_DELETE") == told(world)
+
+
+@pytest.mark.parametrize("place", ["a table", "an undated file"])
+def test_E9_a_refused_extract_of_what_is_read_as_it_is_now_is_history_once_a_later_one_is_published(
+    world: World, request: pytest.FixtureRequest, place: str
+) -> None:
+    if place == "a table":
+        source = request.getfixturevalue("source")
+        world.declare(LIVE % "full")
+    else:
+        world.declare(FILES % "things.csv")
+        world.deliver("things.csv", WHOLE)
+    world.load("things")
+    if place == "a table":
+        source.execute("alter table things rename to elsewhere; create table things (like elsewhere)")
+    else:
+        world.deliver("things.csv", HEADER)
+    assert refused(world, "EMPTY_SOURCE") == told(world)
+    if place == "a table":
+        source.execute("drop table things; alter table elsewhere rename to things")
+    else:
+        world.deliver("things.csv", WHOLE)
+    world.load("things")
+    assert told(world) is None
+    assert world.query("select count(*) from staging.shop__things") == [(20,)]
+
+
+def test_D6_a_refused_day_is_told_until_that_day_is_loaded_however_many_others_are(world: World) -> None:
+    """And no longer, though the check that refused it has no later result."""
+    world.declare(FILES % "{date}.csv")
+    world.deliver("2026-11-01.csv", WHOLE.replace("\n7,a", "\n7,q"))
+    world.deliver("2026-11-02.csv", WHOLE)
+    first = refused(world, "rule accepted of value, whose severity is block")
+    assert world.query("select state from ops.batch order by 1") == [("published",), ("refused",)]
+    assert told(world) == first
+    world.deliver("2026-11-03.csv", WHOLE)
+    assert refused(world, "severity is block") == told(world), "the same day, read again beside the third"
+    world.deliver("2026-11-01.csv", WHOLE)
+    world.load("things")
+    assert told(world) is None
