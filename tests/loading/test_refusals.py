@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from datetime import UTC, datetime
+
 import psycopg
 import pytest
 from typer.testing import CliRunner
 
 from sluice.alerts import detect
 from sluice.cli import app
-from sluice.cli.batch import approve
+from sluice.cli.batch import approve, decline
 from sluice.declarations import load_folder
 from sluice.errors import GateRefused
+from sluice.gates import override
 from sluice.reports.board import board
 from sluice.reports.project import Project
 from sluice.watch import metrics, record_objectives
@@ -38,6 +42,7 @@ things:
     id: {type: bigint, required: true}
     value: {type: text, accepted: [a, b], severity: {accepted: block}}
 """
+DAY_2 = (datetime(2026, 11, 2, tzinfo=UTC), datetime(2026, 11, 3, tzinfo=UTC))
 HEADER = "id,value\n"
 WHOLE = HEADER + "".join(f"{number},a\n" for number in range(20))
 
@@ -132,4 +137,56 @@ def test_D6_a_refused_day_is_told_until_that_day_is_loaded_however_many_others_a
     assert refused(world, "severity is block") == told(world), "the same day, read again beside the third"
     world.deliver("2026-11-01.csv", WHOLE)
     world.load("things")
+    assert told(world) is None
+
+
+@pytest.fixture
+def declined(world: World) -> World:
+    """Two days, of which the second was refused, and a person has said that it is rightly so."""
+    world.declare(FILES % "{date}.csv")
+    world.deliver("2026-11-01.csv", WHOLE)
+    world.load("things")
+    world.deliver("2026-11-02.csv", HEADER)
+    decline(refused(world, "EMPTY_SOURCE"), "a holiday")
+    return world
+
+
+def test_E9_a_decline_holds_until_the_content_changes_whoever_reads_the_unit_meanwhile(declined: World) -> None:
+    world, batches = declined, "select count(*) from ops.batch"
+    assert told(world) is None
+    assert world.load("things") == []
+    for count in (3, 5):
+        refused(world, "EMPTY_SOURCE", interval=DAY_2)
+        assert world.query(batches) == [(count,)]
+        assert world.load("things") == []
+        assert world.load("things") == []
+        assert world.query(batches) == [(count,)], "it is not so much as read"
+        assert told(world) is None
+        path = world.files / "2026-11-02.csv"
+        os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 10**9))
+        assert world.load("things") == []
+        assert world.query("select state, verdict from ops.batch order by batch_id desc limit 1") == [
+            ("unchanged", "the same content as was declined")
+        ]
+    world.deliver("2026-11-02.csv", HEADER + "1,a\n")
+    assert refused(world, "MASS_DELETE") == told(world)
+    world.deliver("2026-11-02.csv", HEADER)
+    assert refused(world, "EMPTY_SOURCE") == told(world), "it has changed, and changed again"
+
+
+def test_E9_who_declined_may_think_better_of_it(declined: World) -> None:
+    again = refused(declined, "EMPTY_SOURCE", interval=DAY_2)
+    approve(again, "they are gone indeed")
+    assert declined.load("things")[0].rows_deleted == 20
+
+
+def test_a_declined_unit_is_read_again_once_the_check_that_refused_it_is_overridden(world: World) -> None:
+    world.declare(FILES.replace(", severity: {accepted: block}", "") % "{date}.csv")
+    world.deliver("2026-11-02.csv", WHOLE.replace("\n7,a", "\n7,q"))
+    decline(refused(world, "break the contract"), "let it be")
+    assert world.load("things") == []
+    again = refused(world, "break the contract", interval=DAY_2)
+    assert world.load("things") == []
+    override.give(world.warehouse, "contract", by="ann", reason="one row", batch=again)
+    assert world.load("things")[0].rows_applied == 19
     assert told(world) is None

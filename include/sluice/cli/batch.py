@@ -11,7 +11,6 @@ import typer
 
 from sluice import warehouse
 from sluice.cli.common import Json, must_be_known, print_json, show
-from sluice.errors import SluiceError
 from sluice.loading import approval
 from sluice.loading.batch import STATES
 from sluice.reports import flow
@@ -130,13 +129,8 @@ def decline(
     batch_id: Annotated[int, typer.Argument(help="A refused batch; see `sluice batch list --state refused`")],
     reason: Annotated[str, typer.Option(help="Why its unit is to be left as it is; kept in the ledger")],
 ) -> None:
-    """Say that a refused batch is rightly so: its unit is not read again until its content changes."""
+    """Say that a refused batch is rightly so: its unit is not read again until its content changes, unless somebody
+    asks for it (sluice load --from)."""
     with warehouse.connect() as connection:
-        row = connection.execute(
-            "update ops.batch set state = 'unchanged', verdict = concat_ws('; ', verdict, %s::text)"
-            " where batch_id = %s and state = 'refused' returning unit",
-            [f"declined by {getpass.getuser()}: {reason}", batch_id],
-        ).fetchone()
-    if row is None:
-        raise SluiceError(f"batch {batch_id} is not a refused batch; nothing was declined")
-    print(f"declined. {row[0]} is read again when its content changes")
+        unit = approval.decline(connection, batch_id, by=getpass.getuser(), reason=reason)
+    print(f"declined. {unit} is read again when its content changes")

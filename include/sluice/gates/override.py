@@ -64,6 +64,10 @@ def give(
             f"Use: sluice batch approve {refused} --reason …"
         )
     keep(connection, run_id, gate, check, thing, unit=unit, content=content, by=by.strip(), reason=reason.strip())
+    # whoever lets it through wants it read, also if somebody had declined it before
+    connection.execute(
+        "update ops.batch set details = details - 'declined' where batch_id = %s and state = 'refused'", [refused]
+    )
     return gate, thing
 
 

@@ -39,12 +39,31 @@ def approve(connection: psycopg.Connection, batch_id: int, *, by: str, reason: s
             "that came late can be approved; nothing was approved. See: sluice gate override --help"
         )
     connection.execute(
-        "update ops.batch set approved_by = %s, approved_reason = %s, approved_checks = %s where batch_id = %s",
+        "update ops.batch set approved_by = %s, approved_reason = %s, approved_checks = %s,"
+        " details = details - 'declined' where batch_id = %s",
         [by, reason, Jsonb(approved), batch_id],
     )
     for check in approved:
         override.keep(connection, run_id, "batch", check, table, unit=unit, content=content, by=by, reason=reason)
     return table, approved
+
+
+def decline(connection: psycopg.Connection, batch_id: int, *, by: str, reason: str) -> str:
+    """Say that a refused batch is rightly so, until the content of its unit changes. Returns the unit.
+
+    Who asks for the unit by name (`--from`) has it judged again; what is refused then is no news.
+    """
+    row = connection.execute(
+        """
+        update ops.batch set state = 'unchanged', verdict = concat_ws('; ', verdict, %s::text),
+            details = details || '{"declined": true}'
+        where batch_id = %s and state = 'refused' returning unit
+        """,
+        [f"declined by {by}: {reason}", batch_id],
+    ).fetchone()
+    if row is None:
+        raise SluiceError(f"batch {batch_id} is not a refused batch; nothing was declined")
+    return str(row[0])
 
 
 def covers(connection: psycopg.Connection, batch: Batch, check: str, count: int) -> bool:

@@ -87,6 +87,7 @@ def refuse(connection: psycopg.Connection, batch: Batch, verdict: str) -> None:
     """Record that a batch may not be published, and let its unit go."""
     drop_landing(connection, batch.batch_id)
     move(connection, batch.batch_id, "refused", verdict=verdict)
+    stays_declined(connection, batch.batch_id)
     lease.release(connection, batch.source, batch.table_name, batch.unit, batch.lease_token)
     connection.commit()
 
@@ -124,6 +125,27 @@ def delivered_before(connection: psycopg.Connection, batch_id: int) -> str | Non
     if row is None:
         return None
     return "the same content as already published" if row[1] else f"the same content as {row[0]}"
+
+
+def stays_declined(connection: psycopg.Connection, batch_id: int) -> bool:
+    """Whether a person declined what this batch read, and its unit was judged no otherwise since; marks it if so. What
+    was refused before its content could be told is known by its stamp."""
+    marked = connection.execute(
+        """
+        update ops.batch as this set details = this.details || '{"declined": true}'
+        where this.batch_id = %s and (
+            select earlier.details ? 'declined' and coalesce(earlier.content_hash, earlier.fingerprint)
+                = coalesce(this.content_hash, this.fingerprint)
+            from ops.batch as earlier
+            where (earlier.source, earlier.table_name, earlier.unit) = (this.source, this.table_name, this.unit)
+                and earlier.part = 'unit' and earlier.batch_id < this.batch_id
+                and earlier.state in ('published', 'superseded', 'unchanged', 'refused')
+            order by earlier.batch_id desc limit 1
+        )
+        """,
+        [batch_id],
+    )
+    return marked.rowcount > 0
 
 
 def leave_unchanged(connection: psycopg.Connection, batch: Batch, reason: str) -> None:
@@ -204,18 +226,19 @@ def declared(connection: psycopg.Connection, batch: Batch) -> tuple[Source, Tabl
 
 
 def units_known(connection: psycopg.Connection, source: str, table: str) -> dict[str, str]:
-    """Units that need no reading, with the stamp they had: the latest batch of each is published or was found
-    unchanged."""
+    """Units that need no reading, with the stamp they had: the latest batch of each is published, was found unchanged,
+    or holds what a person declined."""
     rows = connection.execute(
         """
-        select distinct on (unit) unit, coalesce(fingerprint, ''), state
+        select distinct on (unit)
+            unit, coalesce(fingerprint, ''), state in ('published', 'unchanged') or details ? 'declined'
         from ops.batch
         where source = %s and table_name = %s and part = 'unit' and state not in ('abandoned', 'superseded')
         order by unit, batch_id desc
         """,
         [source, table],
     ).fetchall()
-    return {unit: stamp for unit, stamp, state in rows if state in ("published", "unchanged")}
+    return {unit: stamp for unit, stamp, is_known in rows if is_known}
 
 
 def mark_read(connection: psycopg.Connection, source: str, table: str, run_id: str) -> None:

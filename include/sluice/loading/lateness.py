@@ -196,12 +196,12 @@ def lateness(connection: psycopg.Connection, table: Table, since: timedelta) -> 
         select count(*) filter (where quarantine.state = 'open')
             + (
                 select coalesce(sum(rows_read), 0) from (
-                    select distinct on (unit) rows_read, state, verdict from ops.batch
+                    select distinct on (unit) rows_read, state, verdict, details from ops.batch
                     where (source, table_name) = (%(source)s, %(table)s)
                         and started_at > clock_timestamp() - %(since)s
                     order by unit, batch_id desc
                 ) as latest
-                where state = 'refused' and strpos(verdict, '(LATE)') > 0
+                where state = 'refused' and strpos(verdict, '(LATE)') > 0 and not details ? 'declined'
             ),
             count(*) filter (where quarantine.state = 'discarded')
             + (

@@ -281,7 +281,10 @@ def _land_unit(
     if unit.resumable:
         _forget_attempts(connection, source.source, table.name, batch_id, unit)
     batches.move(connection, batch_id, "landed", rows_read=rows, rows_quarantined=sink.reject_count, **_known(read))
-    if reason := batches.delivered_before(connection, batch_id):
+    reason = batches.delivered_before(connection, batch_id)
+    if not reason and not run.interval and batches.stays_declined(connection, batch_id):
+        reason = "the same content as was declined"
+    if reason:
         batches.leave_unchanged(connection, batches.get(connection, batch_id), reason)
         connection.commit()
         return None
@@ -350,6 +353,8 @@ def _give_up(
         _keep_dead_letter(connection, table, batch_id, error)
     state = "refused" if isinstance(error, GateRefused | BadResponse) else "abandoned"
     batches.move(connection, batch_id, state, verdict=str(error))
+    if state == "refused":
+        batches.stays_declined(connection, batch_id)
     lease.release(connection, table.source, table.name, unit.name, token)
     connection.commit()
     return error

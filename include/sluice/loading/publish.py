@@ -191,6 +191,7 @@ def _enter(
             """
             update ops.batch set state = 'abandoned', verdict = 'what held its content was superseded'
             where source = %s and table_name = %s and state = 'unchanged' and unit <> %s
+                and not details ? 'declined'
                 and content_hash in (select content_hash from ops.batch where batch_id = any(%s))
             """,
             [batch.source, batch.table_name, batch.unit, replaced],
