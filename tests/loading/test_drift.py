@@ -64,6 +64,28 @@ def test_D1_a_new_column_is_refused_where_the_policy_is_block(world: World) -> N
     assert world.query("select state from ops.batch") == [("refused",)]
 
 
+def test_D1_of_a_full_extract_the_event_says_of_which_rows_a_new_field_is_kept_and_declaring_it_brings_all(
+    world: World,
+) -> None:
+    """Case 19: a source that gets a column opens no version of each of its rows."""
+    world.declare(FULL)
+    rows = [(i, "x") for i in range(50)]
+    world.deliver("things/2026-01-01.csv", "id,name\n" + "".join(f"{i},{v}\n" for i, v in rows))
+    world.load("things")
+    rows[7] = (7, "y")
+    new = "id,name,neu\n" + "".join(f"{i},{v},n{i}\n" for i, v in [*rows, (50, "x")])
+    world.deliver("things/2026-01-02.csv", new)
+    (published,) = world.load("things")
+    assert (published.rows_applied, published.rows_unchanged) == (2, 49)
+    rescued = "select id, _rescued from staging.shop__things where _rescued is not null order by 1"
+    assert world.query(rescued) == [(7, {"neu": "n7"}), (50, {"neu": "n50"})]
+    ((said,),) = world.query("select message from ops.schema_event where kind = 'new_column'")
+    assert said.endswith("unknown to the contract; kept in _rescued of the rows that are new or changed otherwise")
+    world.declare(FULL + "    neu: {type: text}\n")
+    world.deliver("things/2026-01-03.csv", new)
+    assert world.load("things")[0].rows_applied == 51
+
+
 def test_D2_an_optional_column_that_is_missing_is_null_and_said_or_refused(world: World) -> None:
     declare(world)
     load(world, 1, "id,pieces\n1,1\n")

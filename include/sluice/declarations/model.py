@@ -271,8 +271,9 @@ class Drift(Declared):
 
     new_column: Literal["rescue", "evolve", "block"] = Field(
         default="rescue",
-        description="A field that the contract does not know: kept in _rescued; becomes a column of the change log, in "
-        "a type that holds its values exactly, until the declaration adopts it; or the batch is refused",
+        description="A field that the contract does not know: kept in _rescued (full, cursor: of rows that are new or "
+        "changed otherwise); becomes a column of the change log, in a type that holds its values exactly, until the "
+        "declaration adopts it; or the batch is refused",
     )
     missing_column: Literal["null", "block"] = Field(
         default="null",

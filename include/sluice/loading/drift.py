@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from sluice.declarations import Column, Mode, Table
 from sluice.errors import SluiceError
 from sluice.loading import batch as batches
-from sluice.loading import contract, log
+from sluice.loading import contract, evolve, log
 from sluice.loading.batch import Batch
 from sluice.loading.landing import landing_table
 from sluice.loading.mapping import Mapping, Values
@@ -122,7 +122,7 @@ def record(
 
     `evolved` is what the evolved columns have to say.
     """
-    fate = "the batch was refused" if table.drift.new_column == "block" else "kept in _rescued"
+    fate = "the batch was refused" if table.drift.new_column == "block" else evolve.kept_in_rescued(table)
     known = {column.field for column in table.evolved_columns.values()}
     events = [
         *evolved,

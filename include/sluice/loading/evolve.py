@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from sluice.declarations import Column, Table
+from sluice.declarations import Column, Mode, Table
 from sluice.loading import log
 from sluice.loading.landing import landing_table
 from sluice.loading.mapping import Mapping
@@ -170,6 +170,11 @@ def _parts(column: Column, rescued: sql.Composable) -> tuple[sql.Composable, sql
 # -- what is said ---------------------------------------------------------------------------------
 
 
+def kept_in_rescued(table: Table) -> str:
+    """Where values stay that no column takes. They open no version: the log writes no row that says nothing else."""
+    return "kept in _rescued" + ("" if table.mode is Mode.APPEND else " of the rows that are new or changed otherwise")
+
+
 def events(connection: psycopg.Connection, table: Table, batch: Batch) -> list[tuple[str, str, str]]:
     """Kind, field and message of each column that came with this batch, or of which it has values that don't fit."""
     found = []
@@ -183,7 +188,7 @@ def events(connection: psycopg.Connection, table: Table, batch: Batch) -> list[t
         )
         found.append(("evolved_column", field, message))
     for field, kind, count in _misfits(connection, table, batch):
-        message = f"{batch.unit} has {count} values of {field} that are no {kind}; they are kept in _rescued"
+        message = f"{batch.unit} has {count} values of {field} that are no {kind}; they are {kept_in_rescued(table)}"
         found.append(("changed_type", field, message))
     return found
 
