@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from sluice.cli import app
 from sluice.declarations import load_file
-from sluice.errors import GateRefused, LedgerError
+from sluice.errors import GateRefused, LandingLost, LedgerError
 from sluice.loading import RunContext, audit, drift, land, publish, replay, shape
 from sluice.loading.quarantine import Where
 from sluice.verify.logs import verify_logs
@@ -541,6 +541,19 @@ def test_D1_a_batch_that_waits_while_its_declaration_gets_a_column_is_published_
         (1, None, {"size": "5"}),
         (2, 6, None),
     ]
+
+
+def test_D1_a_batch_that_waits_while_its_declaration_gets_another_key_is_read_anew(world: World) -> None:
+    things = FULL.replace("mode: full", "mode: append")
+    world.declare(things)
+    world.deliver("things/2026-01-01.csv", "id,name,size\n1,a,5\n")
+    source = load_file(world.sources / "shop.yml")
+    (waiting,) = audit(land(source, source.tables["things"], RunContext("a-run")))
+    world.declare(things.replace("key: [id]", "key: [id, size]") + "    size: {type: bigint, required: true}\n")
+    with pytest.raises(LandingLost, match="key or order of its table have size since it was audited"):
+        publish([waiting.batch_id])
+    assert world.load("things")[0].rows_applied == 1
+    assert world.query("select id, size from staging.shop__things") == [(1, 5)]
 
 
 FULL = """

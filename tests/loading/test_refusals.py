@@ -165,8 +165,8 @@ def test_E9_a_decline_holds_until_the_content_changes_whoever_reads_the_unit_mea
         path = world.files / "2026-11-02.csv"
         os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 10**9))
         assert world.load("things") == []
-        assert world.query("select state, verdict from ops.batch order by batch_id desc limit 1") == [
-            ("unchanged", "the same content as was declined")
+        assert world.query("select state, verdict, rows_unchanged from ops.batch order by batch_id desc limit 1") == [
+            ("unchanged", "the same content as was declined", 0)
         ]
     world.deliver("2026-11-02.csv", HEADER + "1,a\n")
     assert refused(world, "MASS_DELETE") == told(world)
@@ -190,3 +190,30 @@ def test_a_declined_unit_is_read_again_once_the_check_that_refused_it_is_overrid
     override.give(world.warehouse, "contract", by="ann", reason="one row", batch=again)
     assert world.load("things")[0].rows_applied == 19
     assert told(world) is None
+
+
+def test_a_declined_batch_whose_check_is_overridden_is_no_longer_declined(world: World) -> None:
+    world.declare(FILES.replace(", severity: {accepted: block}", "") % "{date}.csv")
+    world.deliver("2026-11-02.csv", WHOLE.replace("\n7,a", "\n7,q"))
+    batch = refused(world, "break the contract")
+    decline(batch, "let it be")
+    override.give(world.warehouse, "contract", by="ann", reason="one row", batch=batch)
+    assert world.load("things")[0].rows_applied == 19
+    assert told(world) is None
+
+
+def test_a_refused_extract_that_is_read_again_with_every_load_is_history_once_a_later_file_is_taken(
+    world: World,
+) -> None:
+    world.declare(FILES % "export_*.csv")
+    first, second = world.files / "export_1.csv", world.files / "export_2.csv"
+    world.deliver("export_1.csv", WHOLE.replace("\n7,a", "\n7,q"))
+    world.deliver("export_2.csv", WHOLE)
+    os.utime(first, (1_790_000_000, 1_790_000_000))
+    os.utime(second, (1_790_100_000, 1_790_100_000))
+    for _ in range(2):
+        refused(world, "severity is block")
+        assert told(world) is None, "what it would have said, export_2 has said since"
+    world.deliver("export_2.csv", WHOLE.replace("\n8,a", "\n8,q"))
+    refused(world, "severity is block")
+    assert told(world) is not None

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
+from sluice.declarations import load_folder
 from sluice.runtime.ports import free_port
 from sluice.watch import access, exporter, metrics, record_lineage, record_objectives
 from tests.watch.conftest import SECRET, scrape
@@ -55,9 +56,19 @@ def test_a_broken_declaration_keeps_its_promise_and_a_withdrawn_table_loses_it(w
     path.write_text(whole.replace("mode: full", "mode: fool", 1))
     record_objectives(warehouse)
     assert warehouse.execute("select subject from ops.objective where kind = 'table' order by 1").fetchall() == before
-    path.write_text(whole[: whole.index("  never:")])
+    left = whole[: whole.index("  never:")]
+    path.write_text(left)
+    # a reference that leads nowhere is a fault too, but of a file that is used: it keeps nobody's promise
+    lost = left.replace("source: shop", "source: other", 1).replace(
+        "id: {", "id: {references: {table: shop.never, column: id}, ", 1
+    )
+    path.with_name("other.yml").write_text(lost)
+    assert "shop has no table never" in str(load_folder(world.sources).faults[0])
     record_objectives(warehouse)
-    assert warehouse.execute("select subject from ops.objective where kind = 'table'").fetchall() == [("shop.orders",)]
+    assert warehouse.execute("select subject from ops.objective where kind = 'table' order by 1").fetchall() == [
+        ("other.orders",),
+        ("shop.orders",),
+    ]
 
 
 def test_it_keeps_serving_with_a_stale_marker_when_the_ledger_is_gone(

@@ -31,7 +31,7 @@
     {%- for word in via if word not in ('input', 'at') -%}
         {%- do exceptions.raise_compiler_error(says ~ "with '" ~ word ~ "'; it may have input, at") -%}
     {%- endfor -%}
-    {%- set finds = spec.touched_by.get(via.input) or {} -%}
+    {%- set finds = spec.touched_by.get(via.input | string) or {} -%}
     {%- if not touch.is_lookup or not finds or finds.through or finds.unless_in -%}
         {%- do exceptions.raise_compiler_error(says ~ via.input ~ ', which must be an input that finds rows by a column of its own; and ' ~ name ~ ' is a lookup (at, or lookup)') -%}
     {%- endif -%}
@@ -120,7 +120,7 @@
 
 {#- `sql`, which reads `rows` in the place of `relation`. A join that gives it no alias goes on to call it by its name. -#}
 {% macro sluice_reading(sql, relation, rows) %}
-    {%- set gap = '(?:\\s|--[^\\n]*(?:\\n|$)|/\\*[\\s\\S]*?\\*/)*' -%}
+    {%- set gap = '(?:\\s|--[^\\n]*(?:\\n|$)|/\\*(?:(?!\\*/)[\\s\\S])*\\*/)*' -%}
     {%- set next = '(?i:on|using|where|group|having|window|order|limit|offset|fetch|for|union|intersect|except|join|inner|left|right|full|cross|natural)' -%}
     {%- set without_alias = modules.re.escape(relation | string) ~ '(?=' ~ gap ~ '(?:$|[),;]|' ~ next ~ '\\b))' -%}
     {{ return(modules.re.sub(without_alias, '\\g<0> as ' ~ adapter.quote(relation.identifier), sql) | replace(relation | string, rows)) }}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import psycopg
@@ -57,7 +58,8 @@ def must_be_known(name: str) -> None:
 
 def ledger_problem() -> str:
     """Why a part of the ledger is missing, and what makes it."""
-    with warehouse.connect(autocommit=True) as connection:
+    row = None
+    with suppress(psycopg.Error), warehouse.connect(autocommit=True) as connection:
         row = connection.execute("select to_regclass('ops.batch') is null").fetchone()
     if row == (True,):
         return "the warehouse has no ledger yet. Make it: sluice migrate (or let make run do so)"

@@ -149,9 +149,8 @@ def generate(
     Exit codes: 0 written, or nothing to do; 1 with --check a file differs, or a declaration has faults; 2 misused.
     """
     found = load_folder(settings.sources_dir())
-    used = {str(path) for path in found.paths.values()}
     for fault in found.faults:
-        print(f"{fault}{'' if fault.file in used else ' (left out)'}", file=sys.stderr)
+        print(f"{fault}{' (left out)' if fault in found.left_out else ''}", file=sys.stderr)
     changed = write_all(list(found.sources.values()), settings.home(), check=check)
     for path in changed:
         print(f"{'differs' if check else 'written'}: {path}")

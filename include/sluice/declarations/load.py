@@ -68,6 +68,12 @@ class Declarations:
     faults: list[Fault] = field(default_factory=list)
     paths: dict[str, Path] = field(default_factory=dict)
 
+    @property
+    def left_out(self) -> list[Fault]:
+        """The faults by which a file is left out."""
+        used = set(map(str, self.paths.values()))
+        return [fault for fault in self.faults if fault.file not in used]
+
 
 def load_folder(folder: Path) -> Declarations:
     """Read every `*.yml` and `*.yaml` in `folder`, in the order of their names."""
@@ -306,7 +312,7 @@ def _names_of_no_column(tree: Any) -> list[dict[str, Any]]:
         {"loc": ("tables", name), "msg": message, "type": "value_error"}
         for name, table in (tables.items() if isinstance(tables, dict) else ())
         if isinstance(table, dict) and isinstance(table.get("columns"), dict)
-        for message in undeclared(table, {str(column).lower() for column in table["columns"]})
+        for message in undeclared(table, {name for c in map(str, table["columns"]) for name in (c, c.lower())})
     ]
 
 

@@ -66,7 +66,11 @@ def give(
     keep(connection, run_id, gate, check, thing, unit=unit, content=content, by=by.strip(), reason=reason.strip())
     # whoever lets it through wants it read, also if somebody had declined it before
     connection.execute(
-        "update ops.batch set details = details - 'declined' where batch_id = %s and state = 'refused'", [refused]
+        """
+        update ops.batch set details = details - 'declined', state = 'refused'
+        where batch_id = %s and details ? 'declined'
+        """,
+        [refused],
     )
     return gate, thing
 

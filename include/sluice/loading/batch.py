@@ -136,6 +136,7 @@ def stays_declined(connection: psycopg.Connection, batch_id: int) -> bool:
         where this.batch_id = %s and (
             select earlier.details ? 'declined' and coalesce(earlier.content_hash, earlier.fingerprint)
                 = coalesce(this.content_hash, this.fingerprint)
+                and earlier.contract_hash is not distinct from this.contract_hash
             from ops.batch as earlier
             where (earlier.source, earlier.table_name, earlier.unit) = (this.source, this.table_name, this.unit)
                 and earlier.part = 'unit' and earlier.batch_id < this.batch_id
@@ -148,15 +149,16 @@ def stays_declined(connection: psycopg.Connection, batch_id: int) -> bool:
     return marked.rowcount > 0
 
 
-def leave_unchanged(connection: psycopg.Connection, batch: Batch, reason: str) -> None:
-    """Record, in the caller's transaction, that a batch brought nothing new, and let its unit go."""
+def leave_unchanged(connection: psycopg.Connection, batch: Batch, reason: str, *, known: bool = True) -> None:
+    """Record, in the caller's transaction, that a batch brought nothing new, and let its unit go. `known`: the log has
+    its rows."""
     drop_landing(connection, batch.batch_id)
     connection.execute("delete from ops.quarantine where batch_id = %s", [batch.batch_id])
     move(
         connection,
         batch.batch_id,
         "unchanged",
-        rows_unchanged=batch.rows_read,
+        rows_unchanged=batch.rows_read if known else 0,
         rows_duplicate=0,
         rows_quarantined=0,
         rows_late=0,

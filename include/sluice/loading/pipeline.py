@@ -282,10 +282,11 @@ def _land_unit(
         _forget_attempts(connection, source.source, table.name, batch_id, unit)
     batches.move(connection, batch_id, "landed", rows_read=rows, rows_quarantined=sink.reject_count, **_known(read))
     reason = batches.delivered_before(connection, batch_id)
+    is_known = reason is not None
     if not reason and not run.interval and batches.stays_declined(connection, batch_id):
         reason = "the same content as was declined"
     if reason:
-        batches.leave_unchanged(connection, batches.get(connection, batch_id), reason)
+        batches.leave_unchanged(connection, batches.get(connection, batch_id), reason, known=is_known)
         connection.commit()
         return None
     batches.add_details(connection, batch_id, text_rows=sink.text_rows, typed_rows=sink.typed_rows, gaps=sink.gap_count)

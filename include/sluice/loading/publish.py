@@ -70,6 +70,9 @@ def publish_batch(connection: psycopg.Connection, batch_id: int) -> Published:
             unchanged.must_be_current(connection, batch)
         if "keys" in batch.details:
             batches.must_be_whole(connection, batch, "keys", batch.details["keys"])
+        apart = {*table.key, table.effective_at, table.sequence}  # what tells rows apart, and orders them
+        if late := sorted(apart.intersection(rows.lacking(connection, table, batch))):
+            batches.give_up(connection, batch, f"key or order of its table have {', '.join(late)} since it was audited")
         rows.complete(connection, table, batch)
         if not batches.touched(batch):  # else the log is known to be as it was at the audit
             _judge_again(connection, table, batch)

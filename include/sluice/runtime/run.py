@@ -136,8 +136,8 @@ class Session:
     def _declared(self) -> tuple[list[tuple[str, str]], set[str]]:
         """The declared tables, and the DAGs that must be there for them."""
         found = load_folder(settings.sources_dir())
-        if found.faults:
-            raise RuntimeFault("these declarations cannot be used:\n" + "\n".join(map(str, found.faults)))
+        if found.left_out:
+            raise RuntimeFault("these declarations cannot be used:\n" + "\n".join(map(str, found.left_out)))
         tables = [(name, table) for name, source in found.sources.items() for table in source.tables]
         left_out = {dag_id.removeprefix(INGEST) for dag_id in self.not_run}
         wanted = {f"{INGEST}{name}" for name in found.sources} | {WAREHOUSE_DAG}

@@ -28,7 +28,7 @@ def record_objectives(connection: psycopg.Connection) -> None:
     """Write down what the declarations promise now; the caller commits.
 
     A promise is withdrawn only by a declaration that can be read and no longer holds it, or by a file that is gone:
-    as long as one file has a fault, nothing is taken away, since it may be that one's.
+    as long as one file is left out for a fault, nothing is taken away, since it may be that one's.
     """
     found = load_folder(settings.sources_dir())
     rows: list[tuple] = []
@@ -36,7 +36,7 @@ def record_objectives(connection: psycopg.Connection) -> None:
         for table in source.tables.values():
             name = f"{source.source}.{table.name}"
             rows.append(("table", name, source.source, source.owner, table.freshness, table.max_quiet, source.deadline))
-    layers, is_whole = _layers(), not found.faults
+    layers, is_whole = _layers(), not found.left_out
     if layers is not None:
         for name, layer in layers.items():
             rows.append(("layer", name, None, layers.owner, layer.freshness, None, layer.deadline))

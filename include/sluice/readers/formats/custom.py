@@ -23,7 +23,7 @@ def make(options: Custom) -> RecordFormat:
     _reach_the_project()
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except Exception as error:  # whatever its own lines raise
+    except (Exception, SystemExit) as error:  # whatever its own lines raise
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             raise Unusable(f"can't be made: no module {error.name} is in {_project()}, nor on PYTHONPATH") from None
         raise Unusable(f"can't be made: {type(error).__name__}{place(error, options)}: {error}") from None
@@ -31,10 +31,11 @@ def make(options: Custom) -> RecordFormat:
         raise Unusable(f"can't be made: {module} has no class {name}")
     try:
         made = found(**options.options)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        said = f": {error}" if isinstance(error, TypeError) else ""  # of another it may be an option's value
         given = ", ".join(options.options) or "none"
         raise Unusable(
-            f"can't be made with its options ({given}): {type(error).__name__}{place(error, options)}: {error}"
+            f"can't be made with its options ({given}): {type(error).__name__}{place(error, options)}{said}"
         ) from None
     if not isinstance(made, RecordFormat):
         raise Unusable("is no RecordFormat (sluice.readers.formats.records)")
