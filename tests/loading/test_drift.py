@@ -527,14 +527,20 @@ def test_D1_a_column_that_evolved_since_is_restated_with_the_keys_of_a_later_ext
     ]
 
 
-def test_D1_a_batch_that_waits_while_its_declaration_gets_a_column_is_published_as_it_was_judged(world: World) -> None:
+def _audited(world: World) -> tuple[str, int]:
+    """A declaration of events, and a batch under it that waits to be published."""
     things = FULL.replace("mode: full", "mode: append")
     world.declare(things)
     world.deliver("things/2026-01-01.csv", "id,name,size\n1,a,5\n")
     source = load_file(world.sources / "shop.yml")
     (waiting,) = audit(land(source, source.tables["things"], RunContext("a-run")))
+    return things, waiting.batch_id
+
+
+def test_D1_a_batch_that_waits_while_its_declaration_gets_a_column_is_published_as_it_was_judged(world: World) -> None:
+    things, waiting = _audited(world)
     world.declare(things + "    size: {type: bigint}\n")
-    publish([waiting.batch_id])
+    publish([waiting])
     world.deliver("things/2026-01-02.csv", "id,name,size\n2,b,6\n")
     world.load("things")
     assert world.query("select id, size, _rescued from staging.shop__things order by id") == [
@@ -544,14 +550,10 @@ def test_D1_a_batch_that_waits_while_its_declaration_gets_a_column_is_published_
 
 
 def test_D1_a_batch_that_waits_while_its_declaration_gets_another_key_is_read_anew(world: World) -> None:
-    things = FULL.replace("mode: full", "mode: append")
-    world.declare(things)
-    world.deliver("things/2026-01-01.csv", "id,name,size\n1,a,5\n")
-    source = load_file(world.sources / "shop.yml")
-    (waiting,) = audit(land(source, source.tables["things"], RunContext("a-run")))
+    things, waiting = _audited(world)
     world.declare(things.replace("key: [id]", "key: [id, size]") + "    size: {type: bigint, required: true}\n")
     with pytest.raises(LandingLost, match="key or order of its table have size since it was audited"):
-        publish([waiting.batch_id])
+        publish([waiting])
     assert world.load("things")[0].rows_applied == 1
     assert world.query("select id, size from staging.shop__things") == [(1, 5)]
 

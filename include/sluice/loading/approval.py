@@ -49,7 +49,8 @@ def approve(connection: psycopg.Connection, batch_id: int, *, by: str, reason: s
 
 
 def decline(connection: psycopg.Connection, batch_id: int, *, by: str, reason: str) -> str:
-    """Say that a refused batch is rightly so, until the content of its unit changes. Returns the unit.
+    """Say that a refused batch is rightly so, until the content of its unit changes, or comes under another contract.
+    Returns the unit.
 
     Who asks for the unit by name (`--from`) has it judged again; what is refused then is no news.
     """
