@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -75,11 +75,11 @@ def test_L3_an_attempt_that_was_overtaken_cannot_publish(world: World) -> None:
 
 SLOW = """
 slow:
-  description: a query that takes its time
+  description: a query that lasts until the source lets go of a lock
   from:
     postgres:
       connection: db
-      query: "select id, at from things, pg_sleep(1.6) where at >= {start} and at < {end}"
+      query: "select id, at from things, pg_advisory_xact_lock_shared(1) where at >= {start} and at < {end}"
   mode: append
   key: [id]
   start: %s
@@ -88,41 +88,64 @@ slow:
 
 
 @pytest.fixture
-def slow(world: World, postgres: object) -> World:
-    """One day to read, which takes a while."""
+def holder(world: World, postgres: object) -> Iterator[psycopg.Connection]:
+    """A session of the source that holds one day's reading up until its transaction ends."""
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     world.declare(SLOW % yesterday)
     with psycopg.connect(world.source_url) as source:
         source.execute("create table things as select 1::bigint as id, %s::timestamptz as at", [yesterday])
-    return world
+        source.commit()
+        source.execute("select pg_advisory_xact_lock(1)")
+        yield source
 
 
-def test_L4_a_reading_that_lasts_longer_than_its_lease_keeps_it(slow: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "LEASE", timedelta(seconds=0.6))
-    with ThreadPoolExecutor() as pool:
-        reading = pool.submit(slow.load, "slow", run="long")
-        time.sleep(1.1)
+def wait_for_the_reading(holder: psycopg.Connection) -> None:
+    wait_until(lambda: holder.execute("select 1 from pg_locks where locktype = 'advisory' and not granted").fetchone())
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_L4_a_reading_that_lasts_longer_than_its_lease_keeps_it(
+    world: World, holder: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "LEASE", timedelta(seconds=2))
+    with ThreadPoolExecutor() as pool, holder:
+        reading = pool.submit(world.load, "slow", run="long")
+        wait_for_the_reading(holder)
+        ((taken_until,),) = world.query("select expires_at from ops.lease")
+        wait_until(lambda: world.query("select clock_timestamp() > %s", taken_until) == [(True,)])
         with pytest.raises(LeaseHeld, match="long holds the lease"):
-            slow.load("slow", run="other")
+            world.load("slow", run="other")
+        holder.rollback()
         assert [p.rows_applied for p in reading.result()] == [1]
-    assert slow.query("select state, count(*) from ops.batch group by 1") == [("published", 1)]
+    assert world.query("select state, count(*) from ops.batch group by 1") == [("published", 1)]
 
 
-def test_L3_a_reading_that_was_overtaken_before_it_ended_lands_nothing(slow: World) -> None:
+def test_L3_a_reading_that_was_overtaken_before_it_ended_lands_nothing(
+    world: World, holder: psycopg.Connection
+) -> None:
     """INV-2: as when a machine slept for longer than the lease."""
-    with ThreadPoolExecutor() as pool:
-        reading = pool.submit(slow.load, "slow", run="zombie")
-        time.sleep(0.8)
-        slow.warehouse.execute("update ops.lease set expires_at = clock_timestamp() - interval '1 second'")
-        overtaking = pool.submit(slow.load, "slow", run="other")
+    with ThreadPoolExecutor() as pool, holder:
+        reading = pool.submit(world.load, "slow", run="zombie")
+        wait_for_the_reading(holder)
+        world.warehouse.execute("update ops.lease set expires_at = clock_timestamp() - interval '1 second'")
+        overtaking = pool.submit(world.load, "slow", run="other")
+        # it has the lease, and waits to drop the table into which the first still writes
+        wait_until(lambda: world.query("select 1 from pg_locks where locktype = 'relation' and not granted"))
+        holder.rollback()
         with pytest.raises(StaleLease, match="STALE_LEASE"):
             reading.result()
         assert [p.rows_applied for p in overtaking.result()] == [1]
-    assert slow.query("select run_id, state from ops.batch order by 1") == [
+    assert world.query("select run_id, state from ops.batch order by 1") == [
         ("other", "published"),
         ("zombie", "abandoned"),
     ]
-    assert slow.query("select count(*) from pg_tables where schemaname = 'landing'") == [(0,)]
+    assert world.query("select count(*) from pg_tables where schemaname = 'landing'") == [(0,)]
 
 
 def test_L4_two_runs_of_one_unit_do_not_overlap_and_say_who_holds_the_lease(world: World) -> None:

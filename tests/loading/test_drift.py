@@ -247,7 +247,7 @@ def test_D3_readers_never_wait_for_the_copy_and_a_long_one_is_not_overtaken(
         worker.join()
     assert isinstance(failed[0], LedgerError)
     assert "a transaction that reads it did not end; nothing was changed" in str(failed[0])
-    assert slowest < 4, "the patience of one try, and the machine's own slowness"
+    assert slowest < 8, "the patience of one try, and the machine's own slowness"
     world.load("sales", run="the-same-run")
     assert world.query("select pg_typeof(pieces)::text from staging.shop__sales limit 1") == [("bigint",)]
 
@@ -267,12 +267,17 @@ def test_D3_a_reader_in_a_loop_meets_no_error_and_misses_no_row_while_the_log_is
                 for relation in ("staging.shop__sales", "staging.stg_sales", "marts.totals"):
                     looks.append(reader.execute(f"select sum(pieces), count(*) from {relation}").fetchone())
 
+    def look_meanwhile() -> None:
+        until = len(looks) + 6
+        while len(looks) < until and not any(reader.done() for reader in readers):
+            time.sleep(0.02)
+
     with ThreadPoolExecutor() as pool:
         readers = [pool.submit(look) for _ in range(2)]
         declare(world, pieces="bigint", id="bigint")
-        time.sleep(0.3)
+        look_meanwhile()
         load(world, 3, f"id,pieces,note\n40000,{BIG},z\n")
-        time.sleep(0.3)
+        look_meanwhile()
         widened.set()
         for reader in readers:
             reader.result()  # raises what the reader met

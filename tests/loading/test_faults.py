@@ -211,10 +211,12 @@ def test_L11_every_session_of_the_loader_has_bounded_waits(world: World) -> None
 def test_L11_a_loader_that_went_silent_loses_its_session_its_locks_and_then_its_lease(
     world: World, audited: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PGOPTIONS", "-c idle_in_transaction_session_timeout=300ms")
+    monkeypatch.setenv("PGOPTIONS", "-c idle_in_transaction_session_timeout=1s")
     with warehouse.connect() as silent:
         silent.execute("select from ops.batch where batch_id = %s for update", audited)
-        time.sleep(0.8)
+        pid = silent.info.backend_pid
+        while world.query("select 1 from pg_stat_activity where pid = %s", pid):
+            time.sleep(0.1)
         world.warehouse.execute("update ops.batch set heartbeat_at = now() where batch_id = %s", audited)
         with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
             silent.execute("select 1")

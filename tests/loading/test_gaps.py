@@ -169,7 +169,7 @@ def test_a_load_of_past_days_that_is_killed_is_at_work_until_then_and_failed_aft
         env=os.environ,
     )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not records(delivered):
             delivered.warehouse.rollback()
             assert time.monotonic() < deadline

@@ -25,7 +25,7 @@ def dev(state: Path) -> subprocess.CompletedProcess[str]:
         env={**mine, "SLUICE_STATE_DIR": str(state)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
 

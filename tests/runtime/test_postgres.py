@@ -86,7 +86,7 @@ def test_stop_leaves_no_process(make: Make) -> None:
     process = postmaster(server)
     family = [process, *process.children()]
     server.stop()
-    assert psutil.wait_procs(family, timeout=5)[1] == []
+    assert psutil.wait_procs(family, timeout=30)[1] == []
     server.stop()  # once more is no fault
 
 

@@ -346,4 +346,4 @@ def test_o1_the_scheduler_is_killed_while_a_source_is_due_and_prometheus_says_th
     stack.wait("it is late", late, 90)
     begun = time.monotonic()
     server.wait(lambda: "SluiceSourceLate drops" in server.firing(), 20)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 10  # exact times are promtool's; here the machine may stand still for seconds

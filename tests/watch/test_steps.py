@@ -26,7 +26,7 @@ def _rows(warehouse: psycopg.Connection) -> list[tuple]:
 
 
 def _wait(warehouse: psycopg.Connection, condition: str) -> None:
-    for _ in range(100):
+    for _ in range(600):
         if warehouse.execute(f"select from ops.step where {condition}").fetchone() is not None:
             return
         time.sleep(0.05)
