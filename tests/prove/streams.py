@@ -115,3 +115,19 @@ def examples(draw: st.DrawFn) -> Example:
     if customers == "full" and draw(st.booleans()):
         steps.insert(draw(st.integers(0, len(steps))), AddColumn())
     return Example(customers, orders, steps)
+
+
+# What chance tells too rarely: versions that come after the orders that have them, which only `touched_by` finds then,
+# also `through` the log.
+LATE_VERSION = Example(
+    "append",
+    "append",
+    [
+        Deliver("customers", (1, 0), [(1, (1, 0), "u", "a", "1"), (2, (1, 0), "u", "b", "1")]),
+        Deliver("orders", (5, 0), [(key, (5, 0), "u", (1 + key % 2, 1, 4)) for key in ORDERS]),
+        Load("customers", None),
+        Load("orders", None),
+        Build(None),
+        Deliver("customers", (6, 0), [(1, (3, 0), "u", "c", "2"), (2, (2, 0), "d", "b", "1")]),
+    ],
+)

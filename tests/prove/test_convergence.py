@@ -5,10 +5,10 @@ A few stories here, always the same; `make prove` tells many others, and prints 
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 
 from tests.prove.machine import Machine
-from tests.prove.streams import Example, examples
+from tests.prove.streams import LATE_VERSION, Example, examples
 
 
 @settings(
@@ -20,6 +20,7 @@ from tests.prove.streams import Example, examples
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )
+@example(example=LATE_VERSION)
 @given(example=examples())
 def test_INV2_any_story_ends_as_the_oracle_says_and_as_a_clean_rebuild(machine: Machine, example: Example) -> None:
     machine.run(example)
