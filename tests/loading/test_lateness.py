@@ -236,7 +236,9 @@ def test_a_refused_unit_that_is_declined_is_not_read_again_until_it_changes(worl
         with pytest.raises(GateRefused):
             world.load("stock")
     ((batch,),) = world.query("select max(batch_id) from ops.batch where state = 'refused'")
+    assert report("stock")["waiting"] == "1"
     sluice("batch", "decline", str(batch), "--reason", "the old count was right")
+    assert report("stock")["waiting"] == "0"
     assert world.load("stock") == []
     stock(world, 3, 2003)
     with pytest.raises(GateRefused):

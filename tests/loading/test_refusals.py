@@ -174,6 +174,26 @@ def test_E9_a_decline_holds_until_the_content_changes_whoever_reads_the_unit_mea
     assert refused(world, "EMPTY_SOURCE") == told(world), "it has changed, and changed again"
 
 
+def test_E9_a_declined_state_of_an_undated_file_stays_declined_when_the_file_is_only_touched(world: World) -> None:
+    """Each state of such a file is a unit of its own, named by the time of its last change."""
+    world.declare(FILES % "things.csv")
+    path = world.deliver("things.csv", WHOLE)
+    world.load("things")
+    world.deliver("things.csv", HEADER)
+    decline(refused(world, "EMPTY_SOURCE"), "a holiday")
+    for _ in range(2):
+        path.touch()
+        assert world.load("things") == []
+        assert told(world) is None
+        assert world.query("select state, verdict from ops.batch order by batch_id desc limit 1") == [
+            ("unchanged", "the same content as was declined")
+        ]
+    world.deliver("things.csv", HEADER + "1,a\n")
+    assert refused(world, "MASS_DELETE") == told(world)
+    world.deliver("things.csv", HEADER)
+    assert refused(world, "EMPTY_SOURCE") == told(world), "it has changed, and changed again"
+
+
 def test_E9_who_declined_may_think_better_of_it(declined: World) -> None:
     again = refused(declined, "EMPTY_SOURCE", interval=DAY_2)
     approve(again, "they are gone indeed")

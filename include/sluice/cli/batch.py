@@ -129,8 +129,8 @@ def decline(
     batch_id: Annotated[int, typer.Argument(help="A refused batch; see `sluice batch list --state refused`")],
     reason: Annotated[str, typer.Option(help="Why its unit is to be left as it is; kept in the ledger")],
 ) -> None:
-    """Say that a refused batch is rightly so: its unit is not read again until its content changes, unless somebody
-    asks for it (sluice load --from)."""
+    """Say that a refused batch is rightly so: its unit is not judged again until its content or its contract
+    changes."""
     with warehouse.connect() as connection:
         unit = approval.decline(connection, batch_id, by=getpass.getuser(), reason=reason)
-    print(f"declined. {unit} is read again when its content changes")
+    print(f"declined. {unit} is judged again when its content or its contract changes")

@@ -129,7 +129,8 @@ def delivered_before(connection: psycopg.Connection, batch_id: int) -> str | Non
 
 def stays_declined(connection: psycopg.Connection, batch_id: int) -> bool:
     """Whether a person declined what this batch read, and its unit was judged no otherwise since; marks it if so. What
-    was refused before its content could be told is known by its stamp."""
+    was refused before its content could be told is known by its stamp. An undated file that is a full extract stays the
+    same file when it is only touched, though each state of it is a unit, named by the instant after the last @."""
     marked = connection.execute(
         """
         update ops.batch as this set details = this.details || '{"declined": true}'
@@ -138,7 +139,12 @@ def stays_declined(connection: psycopg.Connection, batch_id: int) -> bool:
                 = coalesce(this.content_hash, this.fingerprint)
                 and earlier.contract_hash is not distinct from this.contract_hash
             from ops.batch as earlier
-            where (earlier.source, earlier.table_name, earlier.unit) = (this.source, this.table_name, this.unit)
+            where (earlier.source, earlier.table_name) = (this.source, this.table_name)
+                and (
+                    earlier.unit = this.unit
+                    or this.mode = 'full' and this.interval_start is null and this.fingerprint <> ''
+                    and regexp_replace(earlier.unit, '@[^@]*$', '') = regexp_replace(this.unit, '@[^@]*$', '')
+                )
                 and earlier.part = 'unit' and earlier.batch_id < this.batch_id
                 and earlier.state in ('published', 'superseded', 'unchanged', 'refused')
             order by earlier.batch_id desc limit 1
