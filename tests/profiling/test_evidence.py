@@ -119,6 +119,12 @@ LINES = b"".join(json.dumps(item).encode() + b"\n" for item in ITEMS)
 CSV = b"id,price,day\n1,1.25,2026-01-01\n2,10,2026-01-02\n"
 
 
+XML = b"""<?xml version="1.0" encoding="utf-8"?>
+<shop:feed xmlns:shop="urn:shop"><link/><link/>
+<shop:products><product id="1"><price>1.25</price><day>2026-01-01</day></product>
+<product id="2"><price>10</price><day>2026-01-02</day></product><product id="2" /></shop:products></shop:feed>"""
+
+
 def _xlsx() -> bytes:
     book, out = Workbook(), io.BytesIO()
     for row in (["id", "price", "day"], [1, 1.25, date(2026, 1, 1)], [2, 10, date(2026, 1, 2)]):
@@ -152,6 +158,8 @@ def _zip(name: str, content: bytes) -> bytes:
         ("a.json", LINES),
         ("a.json", json.dumps(ITEMS).encode()),
         ("a.json", json.dumps({"meta": {"n": 2}, "data": {"items": ITEMS}}).encode()),
+        ("a.xml", XML.replace(b'<product id="2" />', b"").replace(b"<link/><link/>", b"<link/>")),
+        ("a.xml.gz", gzip.compress(XML.replace(b'<product id="2" />', b"").replace(b"<link/><link/>", b""))),
         ("a.xlsx", _xlsx()),
         ("a.parquet", _parquet(price=[Decimal("1.25"), Decimal(10)], day=[date(2026, 1, 1), date(2026, 1, 2)])),
     ],
@@ -174,6 +182,33 @@ def test_a_parquet_file_says_itself_which_columns_are_texts_and_which_are_nested
     kinds = {name: column.type for name, column in home.table("s.a").columns.items()}
     assert (kinds["zone"], kinds["tags"]) == ("text", "jsonb")
     assert home.load("s.a") == (2, 0)
+
+
+def test_of_xml_the_element_that_repeats_most_is_the_record_and_what_is_in_it_becomes_columns(
+    home: Home, tmp_path: Path
+) -> None:
+    def order(n: int) -> str:
+        lines = "".join(f"<line><item>{n}-{m}</item></line>" for m in range(n % 3))
+        return (
+            f'<order><number>{n}</number><customer vip="{n % 2}"><item>c{n}</item></customer>{lines}'
+            f'<total currency="EUR">{n}.50</total><note>{"x" if n % 7 == 0 else ""}</note><paid/></order>\n'
+        )
+
+    body = "<orders><item>1</item>" + "".join(map(order, range(1, 301)))
+    said = home.add(_csv(tmp_path, "orders.xml", body + "</orders>"), "--source", "s")
+    assert "record order: of all elements it stands most often side by side, 300 times" in said
+    table = home.table("s.orders")
+    assert table.key == ("number",)
+    assert {column.field or name: column.type for name, column in table.columns.items()} == {
+        "number": "integer", "customer.@vip": "integer", "customer.item": "text", "line": "jsonb",
+        "total.@currency": "text", "total.#text": "numeric(18,2)", "note": "text", "paid": "text",
+    }  # fmt: skip
+    assert home.load("s.orders") == (300, 0)
+    assert home.rows("select customer_item, total_text, line from staging.s__orders where number = 2") == [
+        ("c2", Decimal("2.50"), [{"item": "2-0"}, {"item": "2-1"}])
+    ]
+    home.add(_csv(tmp_path, "cut.xml", body), "--source", "s", "--rows", "100")
+    assert "100 rows" in (home.sources / "s.yml").read_text()
 
 
 def test_two_dated_files_tell_full_from_append(home: Home, tmp_path: Path) -> None:
@@ -241,7 +276,10 @@ def test_what_can_not_be_declared_is_refused_and_everything_stays(home: Home, tm
     assert "no JSON object" in refused("e.jsonl", "[1]\n")
     assert "no file" in refused("f.csv", "")
     assert "g.docx ends in .docx, which source add can't look into; it knows csv," in refused("g.docx", "x")
-    assert "g.xml is XML, which is read, but in which nothing says what a record is" in refused("g.xml", "<a/>")
+    assert "g.xml is XML in which no element stands beside its like" in refused("g.xml", "<a><b/><c/></a>")
+    assert "the file is not XML" in refused("h.xml", "id,v\n1,a\n")
+    assert "not well formed, or cut off, at line 1, column 12" in refused("i.xml", "<a><b/><b/>")
+    assert "declares an entity" in refused("j.xml", '<!DOCTYPE a [<!ENTITY e "x">]><a><b/><b>&e;</b></a>')
     assert "no password" in home.refused("postgresql://u:secret@h/db", "--source", "s")
     assert "secret" not in home.refused("postgresql://u:secret@h/db", "--source", "s")
     assert "looks like a secret" in home.refused(f"{shop.api}/v1/x?api_key=1", "-c", "shop_api")

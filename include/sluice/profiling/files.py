@@ -1,4 +1,4 @@
-"""Profile files: CSV with its encoding and delimiter found out, and JSON Lines."""
+"""Profile files: CSV with its encoding and delimiter found out, JSON, XML, workbooks and Parquet."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from backports import zstd
 from sluice.declarations.files import Excel, Parquet
 from sluice.declarations.model import Files
 from sluice.errors import SluiceError
+from sluice.profiling import xml
 from sluice.profiling.names import sanitise, singular, spelt_out
 from sluice.profiling.places import Place, with_placeholders
 from sluice.profiling.profile import (
@@ -44,7 +45,7 @@ _TOO_DEEP = "is nested too deeply to be rows; nothing was written"
 _RESCUED = "the field _rescued: left out, since the log has a column of that name; its values go there"
 _PARTS = 24  # of the newest files, where each is only a part
 _ENDINGS = {"csv": "csv", "tsv": "csv", "txt": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "json"}
-_ENDINGS |= {"xlsx": "excel", "xlsm": "excel", "parquet": "parquet"}
+_ENDINGS |= {"xlsx": "excel", "xlsm": "excel", "parquet": "parquet", "xml": "xml"}
 _PACKED = {".gz": gzip.open, ".zst": zstd.ZstdFile, ".zstd": zstd.ZstdFile}
 
 
@@ -57,11 +58,6 @@ def profile_file(place: Place, name: str, wishes: Wishes, bounds: Bounds) -> Tab
     """Profile the newest file that the place's path means."""
     path = with_placeholders(place.path)
     ending = _ending(path)
-    if ending == "xml":
-        raise SluiceError(
-            f"{place.path} is XML, which is read, but in which nothing says what a record is: declare it by hand with "
-            "format: {type: xml, record: …}, as docs/how-to/read-files.md shows. Nothing was written"
-        )
     if ending not in _ENDINGS:
         raise SluiceError(
             f"{place.path} ends in .{ending}, which source add can't look into; it knows "
@@ -162,6 +158,8 @@ class _Sample:
                 self._csv(head)
             elif format == "json":
                 objects += self._document(head, whole)
+            elif format == "xml":
+                objects += self._elements(head, whole)
             elif format in ("excel", "parquet"):
                 objects += self._records(head, whole)
             else:
@@ -171,7 +169,7 @@ class _Sample:
             self.fields, self.rows, self.quoted = rows_of_objects(objects)
             if any("_rescued" in item for item in objects):
                 self._assume(_RESCUED)
-        if format in ("excel", "parquet"):
+        if format in ("excel", "parquet", "xml"):
             self.quoted = frozenset(self._texts)  # all values come as text, whatever they are
         if not self.rows:
             raise SluiceError(f"{self.where} holds no rows, so nothing can be said of its columns; nothing was written")
@@ -307,6 +305,24 @@ class _Sample:
                 self._texts |= set(reader.texts(path))
                 records = reader.records(path)
             return [item for item in itertools.islice(records, self._bounds.rows) if isinstance(item, dict)]
+
+    def _elements(self, head: bytes, whole: bool) -> list[dict[str, Any]]:
+        """The elements of an XML document that most often stand side by side."""
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(head)
+            file.flush()
+            path = Path(file.name)
+            if "record" not in self.options:
+                found = xml.record_of(path)
+                if found is None:
+                    raise SluiceError(
+                        f"{self.where} is XML in which no element stands beside its like, so that nothing says what a "
+                        "record is: declare it by hand with format: {type: xml, record: …}, as "
+                        "docs/how-to/read-files.md shows. Nothing was written"
+                    )
+                self.options["record"], count = found
+                self._assume(f"record {found[0]}: of all elements it stands most often side by side, {count:,} times")
+            return xml.records(path, self.options["record"], self._bounds.rows, whole=whole)
 
 
 def _can_be_declared(name: str) -> bool:

@@ -14,7 +14,9 @@ from uuid import UUID
 
 from sluice.profiling.names import MONEY, TEXT_BY_NAME
 
-MISSING = frozenset({"NULL", "null", "N/A", "n/a", "NA", "#N/A", r"\N", "-", "--", "?", "none", "None", "nan", "NaN"})
+MISSING = frozenset(
+    {"", "NULL", "null", "N/A", "n/a", "NA", "#N/A", r"\N", "-", "--", "?", "none", "None", "nan", "NaN"}
+)
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 _DECIMAL = re.compile(r"-?(0|[1-9]\d*)?\.?\d+([eE][-+]?\d{1,2})?")
 _LEADING_ZERO = re.compile(r"0\d+")
@@ -130,7 +132,8 @@ def _near_miss(name: str, values: list[str], quoted: bool) -> list[str]:
     rest = [value for value in values if value not in MISSING]
     tokens = sorted(set(values) & MISSING)
     if tokens and rest and (kind := _kind(name, rest, quoted)):
-        return [f"{kind}, but for {', '.join(tokens)}: turn that to null in the staging model, and cast"]
+        told = ", ".join(token or "the empty text" for token in tokens)
+        return [f"{kind}, but for {told}: turn that to null in the staging model, and cast"]
     if _all(lambda value: _STAMP.fullmatch(value), values):
         return ["times with and without a zone are mixed; cast in the staging model"]
     if _all(_OTHER_DATE.fullmatch, values):

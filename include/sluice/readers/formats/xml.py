@@ -46,7 +46,7 @@ class XmlReader(RecordFormat):
         for event, element in iterparse(str(path), events=("start", "end")):
             if event == "start":
                 open_elements.append(element)
-                names.append(_local(element.tag))
+                names.append(local_name(element.tag))
                 if record is None and names[-len(self._wanted) :] == self._wanted:
                     record = element
                 continue
@@ -60,7 +60,7 @@ class XmlReader(RecordFormat):
                 del open_elements[-1][-1]  # what was read, or is not wanted, need not stay in memory
 
 
-def _local(name: str) -> str:
+def local_name(name: str) -> str:
     return name.rpartition("}")[2]
 
 
@@ -69,12 +69,12 @@ def _value(element: Element) -> Any:
     if any(name.endswith("}nil") and value in ("true", "1") for name, value in element.attrib.items()):
         return None
     result: dict[str, Any] = {}
-    names = [_local(name) for name in element.attrib]
+    names = [local_name(name) for name in element.attrib]
     for (name, value), local in zip(element.attrib.items(), names, strict=True):
         result[f"@{local if names.count(local) == 1 else name}"] = value  # of several, those with a namespace keep it
     several: set[str] = set()
     for child in element:
-        name, value = _local(child.tag), _value(child)
+        name, value = local_name(child.tag), _value(child)
         if name in several:
             result[name].append(value)
         elif name in result:
