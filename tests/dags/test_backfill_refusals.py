@@ -217,7 +217,6 @@ def answers(tmp_path_factory: pytest.TempPathFactory, ledger: str) -> dict[str, 
     return {name: tuple(result) for name, result in zip(told, results, strict=True)}
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", _SAY)
 def test_what_can_not_be_run_is_said_in_a_sentence_before_anything_is_made(
     name: str, answers: dict[str, tuple[object, str]]
@@ -229,7 +228,6 @@ def test_what_can_not_be_run_is_said_in_a_sentence_before_anything_is_made(
     assert "is made; the web UI" not in told
 
 
-@pytest.mark.timeout(300)
 def test_a_backfill_of_the_web_ui_is_written_down_and_one_that_airflow_forgot_is_no_success(
     answers: dict[str, tuple[object, str]], ledger: str
 ) -> None:
@@ -252,7 +250,6 @@ def test_a_backfill_of_the_web_ui_is_written_down_and_one_that_airflow_forgot_is
     ]
 
 
-@pytest.mark.timeout(300)
 def test_a_plan_that_says_what_was_rehearsed_runs_only_if_it_would_do_the_same(
     answers: dict[str, tuple[object, str]], ledger: str
 ) -> None:

@@ -45,7 +45,7 @@ def test_a_batch_is_charged_the_wal_of_its_own_steps_and_not_that_of_others(worl
 def test_the_time_of_a_batch_is_that_of_its_own_steps(world: World) -> None:
     world.declare(TABLE)
     for day in (1, 2, 3):
-        world.deliver(f"2026-01-{day:02}.csv", "id,text\n" + f"{day},x\n" * (40_000 if day == 2 else 1))
+        world.deliver(f"2026-01-{day:02}.csv", "id,text\n" + f"{day},x\n" * (200_000 if day == 2 else 1))
     start = time.monotonic()
     world.load("events")
     took = time.monotonic() - start

@@ -98,7 +98,6 @@ def load_all(source: Source, run: str, interval: Interval | None = None) -> None
             pytest.fail(f"{table.name} was held for 20 seconds")
 
 
-@pytest.mark.timeout(300)
 def test_o4_in_order_by_one_backfill_and_at_random_with_a_worker_killed_are_one_warehouse(
     company: tuple[Source, Any], warehouse_url: str
 ) -> None:

@@ -16,7 +16,7 @@ from axe_playwright_python.sync_playwright import Axe
 from sluice.runtime.ports import free_port
 from tests.pages.conftest import Company, access
 
-pytestmark = [pytest.mark.usefixtures("measured"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.usefixtures("measured")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"], "resultTypes": ["violations"]}
 PAGES = [
