@@ -115,6 +115,10 @@ def test_without_airflow_a_database_gets_its_ledger_by_one_command_which_every_o
     monkeypatch.setenv("SLUICE_WAREHOUSE_URL", new)
     assert _command(monkeypatch, "load", "s") == 0
     assert "1 unit published" in capfd.readouterr().err
+    with psycopg.connect(new, autocommit=True) as connection:
+        connection.execute("drop table ops.circuit")
+    assert _command(monkeypatch, "source", "list") == 0
+    assert 'relation "ops.circuit" does not exist, though the ledger is up to date' in capfd.readouterr().err
 
 
 def test_a_role_that_may_make_no_ledger_is_told_what_it_lacks(

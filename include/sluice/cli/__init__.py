@@ -80,8 +80,8 @@ def main() -> None:
         print(f"sluice: the database can't be reached: {unreachable(error)}", file=sys.stderr)
         print("`make run` starts one; SLUICE_WAREHOUSE_URL names another.", file=sys.stderr)
         raise SystemExit(1) from None
-    except NO_SUCH_PART:
-        print(f"sluice: {ledger_problem()}", file=sys.stderr)
+    except NO_SUCH_PART as error:
+        print(f"sluice: {ledger_problem(error)}", file=sys.stderr)
         raise SystemExit(1) from None
     except psycopg.ProgrammingError as error:
         if error.sqlstate:

@@ -15,6 +15,7 @@ from rich.table import Table as RichTable
 
 from sluice import settings, warehouse
 from sluice.declarations import Source, Table, load_folder
+from sluice.ledger.migrate import missing
 
 # what a database without our ledger answers, or one with an older ledger
 NO_SUCH_PART = (
@@ -56,13 +57,13 @@ def must_be_known(name: str) -> None:
         tables_named(name)
 
 
-def ledger_problem() -> str:
+def ledger_problem(error: psycopg.Error) -> str:
     """Why a part of the ledger is missing, and what makes it."""
-    row = None
     with suppress(psycopg.Error), warehouse.connect(autocommit=True) as connection:
-        row = connection.execute("select to_regclass('ops.batch') is null").fetchone()
-    if row == (True,):
-        return "the warehouse has no ledger yet. Make it: sluice migrate (or let make run do so)"
+        if connection.execute("select to_regclass('ops.batch') is null").fetchone() == (True,):
+            return "the warehouse has no ledger yet. Make it: sluice migrate (or let make run do so)"
+        if not missing(connection):
+            return f"{error.diag.message_primary}, though the ledger is up to date: was it dropped by hand?"
     return "the ledger is older than this command. Bring it up to date: sluice migrate (or let make run do so)"
 
 

@@ -52,7 +52,7 @@ def _why(error: psycopg.Error | SluiceError) -> str:
     if isinstance(error, psycopg.OperationalError):
         return unreachable(error)
     if isinstance(error, NO_SUCH_PART):
-        return ledger_problem()
+        return ledger_problem(error)
     return str(error) if isinstance(error, SluiceError) else type(error).__name__  # psycopg's own may quote the address
 
 

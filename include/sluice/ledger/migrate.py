@@ -27,25 +27,25 @@ def migrate(warehouse_url: str) -> list[str]:
     `ops.migration`. One transaction: either all of it is there afterwards or nothing changed. Returns the names of what
     was applied now; a second process waits for the first and finds nothing left to do.
     """
-    folder = resources.files("sluice.ledger")
-    base = folder.joinpath("schema.sql").read_text()
     with psycopg.connect(warehouse_url) as connection:
         connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
         connection.execute("set local client_min_messages = warning")
         connection.execute(_RECORD)
-        known = dict(connection.execute("select number, name from ops.migration").fetchall())
-        applied = []
-        # the base is idempotent, but asking for its indexes locks tables that loaders are writing: only when it changed
-        if known.get(0) != (name := f"schema_{hashlib.blake2b(base.encode(), digest_size=6).hexdigest()}"):
-            connection.execute(base)
-            _record(connection, 0, name)
-            applied.append(name)
-        for number, name, ddl in migrations():
-            if number not in known:
-                connection.execute(ddl)
-                _record(connection, number, name)
-                applied.append(name)
-    return applied
+        lacking = missing(connection)
+        for number, name, ddl in lacking:
+            connection.execute(ddl)
+            _record(connection, number, name)
+    return [name for _, name, _ in lacking]
+
+
+def missing(connection: psycopg.Connection) -> list[tuple[int, str, str]]:
+    """Number, name and SQL of what this version expects and the ledger does not have, in order."""
+    known = dict(connection.execute("select number, name from ops.migration").fetchall())
+    base = resources.files("sluice.ledger").joinpath("schema.sql").read_text()
+    name = f"schema_{hashlib.blake2b(base.encode(), digest_size=6).hexdigest()}"
+    # the base is idempotent, but asking for its indexes locks tables that loaders are writing: only when it changed
+    changed = [(0, name, base)] if known.get(0) != name else []
+    return changed + [each for each in migrations() if each[0] not in known]
 
 
 def migrations() -> list[tuple[int, str, str]]:
