@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO
@@ -18,6 +18,7 @@ from sluice.declarations.files import Csv
 from sluice.errors import GateRefused
 from sluice.readers.base import by_line
 from sluice.readers.oddities import Oddity, oddities
+from sluice.readers.textlines import Lines, lines
 
 BLOCK = 1 << 22  # bytes: a stream stands still for a millisecond between two
 MAX_RECORD = 64 << 20  # bytes
@@ -110,6 +111,7 @@ class Block:
     first: int
     count: int
     suspect: bool = False  # read record by record, since its quotes are not all where they belong
+    by_line: bool = False  # each record is one line
 
     @property
     def unsayable(self) -> bytes | None:
@@ -117,19 +119,18 @@ class Block:
         return self.shape.quote if self.shape.dialect.quote is None else None
 
     @cached_property
-    def records(self) -> list[bytes]:
+    def records(self) -> Sequence[bytes]:
         """Each record with its line break."""
-        lines = _lines(self.data)
-        if len(lines) == self.count:
-            return lines
+        if self.by_line:
+            return Lines(self.data, self.count)
         return _Careful(self.shape, self.data, len(self.data), io.BytesIO(), self.first).records()
 
     def ended(self, lines: list[int], kept: list[int] | None) -> list[int]:
         """Which records end with these lines of a block of these records (of all), as COPY counts lines: from 1."""
-        if b"\r" in self.data or self.data.count(b"\n") != self.count:
+        if b"\r" in self.data or not self.by_line:
             ends = self._ends(kept)
             return [ends[line] for line in lines if line in ends]
-        return by_line(lines, self.count, kept)  # each record is one line
+        return by_line(lines, self.count, kept)
 
     def _ends(self, kept: list[int] | None) -> dict[int, int]:
         """Inside quotes COPY counts only the first character of the line break that it found at the end of the first
@@ -162,7 +163,7 @@ class Block:
 
     def keep(self, indexes: list[int]) -> bytes:
         """Only these records, all with the same kind of line break."""
-        records = self.records
+        records = list(self.records)
         if b"\r" not in self.data:
             return b"".join([records[index] for index in indexes])
         return b"".join(records[index].rstrip(b"\r\n") + b"\n" for index in indexes)
@@ -177,6 +178,8 @@ class Block:
     @cached_property
     def _is_storable(self) -> bool:
         """Whether all of it is text that the server can hold: no record need be asked alone."""
+        if self.data.isascii():
+            return b"\0" not in self.data
         try:
             self.data.decode(self.shape.dialect.encoding)
         except UnicodeDecodeError:
@@ -223,11 +226,11 @@ def _block(shape: Shape, data: bytes, cut: int, first: int, file: BinaryIO) -> t
     body = data[:cut]
     if cut and (shape.dialect.quote is None or shape.quote not in body):
         body = _without_blank(body)
-        return Block(shape, body, first, body.count(b"\n")), data[cut:]
+        return Block(shape, body, first, body.count(b"\n"), by_line=True), data[cut:]
     if cut and shape.is_well_formed(body):
         inside = sum(part.count(b"\n") for part in body.split(shape.quote)[1::2])
         if not _has_blank(body):
-            return Block(shape, body, first, body.count(b"\n") - inside), data[cut:]
+            return Block(shape, body, first, body.count(b"\n") - inside, by_line=not inside), data[cut:]
     careful = _Careful(shape, data, cut or len(data), file, first)
     records = careful.records()
     made = Block(shape, b"".join(records), first, len(records), suspect=True)
@@ -243,14 +246,7 @@ def _without_blank(body: bytes) -> bytes:
     """Blank lines are no records."""
     if not _has_blank(body):
         return body
-    return b"".join(line for line in _lines(body) if line.strip(b"\r\n"))
-
-
-def _lines(data: bytes) -> list[bytes]:
-    """Lines by line feeds alone, each with its own."""
-    if b"\r" not in data and data.endswith(b"\n"):
-        return data.splitlines(keepends=True)
-    return [line + b"\n" for line in data.split(b"\n")[:-1]]
+    return b"".join(line for line in lines(body) if line.strip(b"\r\n"))
 
 
 class _Careful:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from sluice.readers.base import by_line
+from sluice.readers.textlines import Lines
 
 OPTIONS = "format text, encoding 'UTF8', on_error ignore, log_verbosity verbose"
 Problem = tuple[str, str]  # code and reason
@@ -65,9 +66,9 @@ class Rows(ABC):
         return found
 
     @cached_property
-    def records(self) -> list[bytes]:
+    def records(self) -> Sequence[bytes]:
         """Each record with its line feed."""
-        return [line + b"\n" for line in self.data.split(b"\n")[:-1]]
+        return Lines(self.data, self.count)
 
     def ended(self, lines: list[int], kept: list[int] | None) -> list[int]:
         """Which records are these lines of a block of these records (of all), as COPY counts lines: from 1."""
@@ -75,7 +76,8 @@ class Rows(ABC):
 
     def keep(self, indexes: list[int]) -> bytes:
         """Only these records."""
-        return b"".join([self.records[index] for index in indexes])
+        records = list(self.records)
+        return b"".join([records[index] for index in indexes])
 
     def fields(self, index: int) -> list[str | None]:
         """The fields of a record, as text; a byte that is no UTF-8 is half of a surrogate pair."""
