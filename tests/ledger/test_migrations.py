@@ -133,3 +133,51 @@ def test_a_role_that_may_make_no_ledger_is_told_what_it_lacks(
         finally:
             connection.execute("drop role lodger")
     assert "the ledger can't be made: permission denied for database" in capfd.readouterr().err
+
+
+def test_a_rejected_row_has_its_batch_and_a_batch_that_has_one_stays(warehouse: psycopg.Connection) -> None:
+    """As by a foreign key, which would ask for the batch of each row (migration 45)."""
+    insert = "insert into ops.quarantine (batch_id, source, table_name, row_number, code, reason)"
+    batch, other = (
+        warehouse.execute(
+            "insert into ops.batch (source, table_name, unit, state, mode, run_id)"
+            " values ('shop', 'orders', %s, 'landed', 'append', 'r') returning batch_id",
+            [unit],
+        ).fetchone()[0]  # type: ignore[index]
+        for unit in ("one", "other")
+    )
+    with pytest.raises(psycopg.errors.ForeignKeyViolation), warehouse.transaction():
+        warehouse.execute(f"{insert} values (%s, 's', 't', 1, 'C', 'r'), (-1, 's', 't', 2, 'C', 'r')", [batch])
+    warehouse.execute(f"{insert} select %s, 's', 't', n, 'C', 'r' from generate_series(1, 3) as n", [batch])
+    for statement in (
+        "delete from ops.batch where batch_id = %s",
+        "update ops.quarantine set batch_id = -1 where batch_id = %s",
+    ):
+        with pytest.raises(psycopg.errors.ForeignKeyViolation), warehouse.transaction():
+            warehouse.execute(statement, [batch])
+    with pytest.raises(psycopg.errors.FeatureNotSupported), warehouse.transaction():
+        warehouse.execute("truncate ops.batch")
+    assert warehouse.execute("delete from ops.batch where batch_id = %s", [other]).rowcount == 1
+    assert warehouse.execute("select count(*) from ops.quarantine where batch_id = %s", [batch]).fetchone() == (3,)
+
+
+def test_of_a_rejected_row_that_is_being_written_the_batch_can_not_be_deleted(
+    warehouse: psycopg.Connection, warehouse_url: str
+) -> None:
+    warehouse.execute(
+        "insert into ops.batch (source, table_name, unit, state, mode, run_id)"
+        " values ('shop', 'orders', 'held', 'landed', 'append', 'r')"
+    )
+    insert = (
+        "insert into ops.quarantine (batch_id, source, table_name, row_number, code, reason)"
+        " select batch_id, 's', 't', 1, 'C', 'r' from ops.batch where unit = 'held'"
+    )
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(warehouse_url) as writer:
+        writer.execute(insert)
+        deleting = pool.submit(warehouse.execute, "delete from ops.batch where unit = 'held'")
+        waits = "select true from pg_locks where pid = %s and not granted"
+        while not writer.execute(waits, [warehouse.info.backend_pid]).fetchone():
+            assert not deleting.done(), "it must wait for whoever writes"
+        writer.commit()
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            deleting.result()

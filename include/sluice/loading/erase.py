@@ -217,7 +217,7 @@ def _empty_quarantine(connection: psycopg.Connection, source: Source, column: st
     """What came in rejected rows of the person goes; that they came stays."""
     return connection.execute(
         """
-        update ops.quarantine set raw = null, raw_bytes = null, corrected = null, reason = 'erased',
+        update ops.quarantine set raw = null, raw_bytes = null, content = null, corrected = null, reason = 'erased',
             state = case when state = 'open' then 'discarded' else state end,
             state_reason = 'erased', state_by = current_user, state_at = clock_timestamp()
         where source = %(source)s and (raw is not null or raw_bytes is not null) and (

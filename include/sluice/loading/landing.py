@@ -31,7 +31,7 @@ import psycopg
 from psycopg import sql
 
 from sluice import warehouse
-from sluice.declarations import Table
+from sluice.declarations import Mode, Table
 from sluice.ledger import cost
 from sluice.loading import backdated, checkpoint
 from sluice.loading.contract import TEMPORAL, is_number
@@ -364,10 +364,17 @@ class Landing:
         self._connection.execute(
             sql.SQL(
                 """
-                insert into ops.quarantine (batch_id, source, table_name, row_number, code, reason, raw, raw_bytes)
-                select {}, {}, {}, row_number, code, reason, raw, bytes from {}
+                insert into ops.quarantine
+                    (batch_id, source, table_name, row_number, code, reason, raw, raw_bytes, content)
+                select {}, {}, {}, row_number, code, reason, raw, bytes, {} from {}
                 """
-            ).format(self._batch_id, self._table.source, self._table.name, landing_table(self._batch_id, "rejects"))
+            ).format(
+                self._batch_id,
+                self._table.source,
+                self._table.name,
+                content(self._table, sql.Identifier("raw")),
+                landing_table(self._batch_id, "rejects"),
+            )
         )
 
     def _close_ranks(self) -> None:
@@ -420,6 +427,12 @@ def storable(raw: bytes) -> tuple[str | None, bytes | None]:
     except UnicodeDecodeError:
         return None, raw
     return (None, raw) if "\0" in text else (text, None)
+
+
+def content(table: Table, raw: sql.Composable) -> sql.Composable:
+    """By what a rejected row is known when it comes again, as that of a cursor does; to look for others is for nothing,
+    and an index of them costs as much as the row."""
+    return sql.SQL("md5({})::uuid").format(raw) if table.mode is Mode.CURSOR else sql.SQL("null::uuid")
 
 
 def megabytes(connection: psycopg.Connection, batch_id: int) -> str:

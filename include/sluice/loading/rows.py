@@ -13,7 +13,7 @@ from sluice.declarations import Mode, Table
 from sluice.loading import batch as batches
 from sluice.loading import checks, contract, evolve, lateness, log
 from sluice.loading.batch import Batch
-from sluice.loading.landing import landing_table
+from sluice.loading.landing import content, landing_table
 from sluice.loading.mapping import Mapping, Values
 
 READS_KEY = ("TYPE", "NULL_KEY", "NOT_FINITE", "PRECISION")  # a key that breaks one of these can't be read
@@ -58,7 +58,7 @@ def leave_waiting(connection: psycopg.Connection, table: Table, batch: Batch) ->
             where this.batch_id = {batch} and this.code <> 'LATE' and exists (
                 select from ops.quarantine as earlier inner join ops.batch using (batch_id)
                 where (earlier.source, earlier.table_name) = (this.source, this.table_name)
-                    and md5(earlier.raw) = md5(this.raw) and earlier.raw = this.raw and earlier.code = this.code
+                    and earlier.content = this.content and earlier.raw = this.raw and earlier.code = this.code
                     and earlier.batch_id <> this.batch_id and earlier.state <> 'superseded'
                     and batch.state = 'published' and not exists (
                         select from {log} as log where ({key}) = ({this_key}) and log._batch_id > earlier.batch_id
@@ -166,11 +166,13 @@ def _quarantine(
     ).rowcount
     if count:
         connection.execute(
-            """
-            insert into ops.quarantine (batch_id, source, table_name, row_number, key, column_name, code, reason, raw)
-            select %s, %s, %s, _number, _key, _column, _code, _reason, _raw from pg_temp.broken
-            """,
-            [batch.batch_id, batch.source, batch.table_name],
+            sql.SQL(
+                """
+                insert into ops.quarantine
+                    (batch_id, source, table_name, row_number, key, column_name, code, reason, raw, content)
+                select {}, {}, {}, _number, _key, _column, _code, _reason, _raw, {} from pg_temp.broken
+                """
+            ).format(batch.batch_id, batch.source, batch.table_name, content(table, sql.Identifier("_raw"))),
         )
     return count
 
@@ -385,8 +387,10 @@ def _put_aside(
     connection.execute(
         sql.SQL(
             """
-            insert into ops.quarantine (batch_id, source, table_name, row_number, key, column_name, code, reason, raw)
-            select {batch_id}, {source}, {table_name}, aside._row_number, aside.key, {column}, {code}, {reason}, {raw}
+            insert into ops.quarantine
+                (batch_id, source, table_name, row_number, key, column_name, code, reason, raw, content)
+            select {batch_id}, {source}, {table_name}, aside._row_number, aside.key, {column}, {code}, {reason}, {raw},
+                {content}
             from {typed} as landed inner join pg_temp.aside on landed.tableoid = _part and landed.ctid = _place
             """
         ).format(
@@ -397,6 +401,7 @@ def _put_aside(
             code=code,
             reason=reason,
             raw=mapping.typed.raw,
+            content=content(table, mapping.typed.raw),
             typed=landing_table(batch.batch_id, "typed"),
         )
     )

@@ -15,8 +15,8 @@ def lines(data: bytes) -> list[bytes]:
 
 
 class Lines(Sequence[bytes]):
-    """The same, each cut when it is asked for: of a block of four megabytes COPY refuses a few hundred, and to cut all of
-    it takes seven milliseconds, with Python's lock held."""
+    """The same, each cut when it is asked for: of a block of four megabytes COPY refuses a few hundred records, and to
+    cut all of it takes seven milliseconds, with Python's lock held."""
 
     def __init__(self, data: bytes, count: int) -> None:
         self._data, self._count = data, count
