@@ -14,6 +14,15 @@
 
 
 {#-
+    A hash of `text` as a key that begins with its instant, as a UUIDv7 does: rows that come together lie together in the indexes of the
+    key. Of a random key, each new row reads and writes another page of a large index.
+-#}
+{% macro timed_key(text, instant) -%}
+    (encode(substr(timestamptz_send({{ instant }}), 1, 6), 'hex') || substr(md5({{ text }}), 13))::uuid
+{%- endmacro %}
+
+
+{#-
     The key of a place in dim_location. All four empty: the place that nobody knows. Immutable, so that the log can be indexed by it.
 -#}
 {% macro location_key(country_code, region, city, postal_code) -%}

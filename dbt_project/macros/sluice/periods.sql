@@ -26,7 +26,7 @@
     {%- if not config.get('closed_periods') -%}{{ return(none) }}{%- endif -%}
     {%- set values = [] -%}
     {%- for column in spec.slice -%}{%- do values.append('(key::jsonb ->> ' ~ loop.index0 ~ ')::' ~ types[column]) -%}{%- endfor -%}
-    {%- do run_query('insert into sluice_touched select ' ~ values | join(', ') ~ " from ops.period_correction where relation = '" ~ spec.name ~ "' and decision in ('waits', 'moved') on conflict do nothing") -%}
+    {%- do run_query('insert into sluice_found select ' ~ values | join(', ') ~ " from ops.period_correction where relation = '" ~ spec.name ~ "' and decision in ('waits', 'moved')") -%}
 {% endmacro %}
 
 

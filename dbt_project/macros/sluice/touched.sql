@@ -2,7 +2,7 @@
 
 
 {#-
-    Fill sluice_touched (the slice's columns) with the values that may be wrong now. {is_full, count}.
+    Fill sluice_touched (the slice's columns) with the values that may be wrong now, each once; sluice_found gathers them. {is_full, count}.
     Full: the first build, a changed query, an input that was rebuilt as a whole, `--full-refresh`, more than a third touched.
 -#}
 {% macro sluice_touched(spec, shape) %}
@@ -17,7 +17,7 @@
     {%- set types = sluice_column_types(spec.target) -%}
     {%- set typed = [] -%}
     {%- for column in spec.slice -%}{%- do typed.append(column ~ ' ' ~ types[column]) -%}{%- endfor -%}
-    {%- do run_query('create temporary table sluice_touched (' ~ typed | join(', ') ~ ', unique nulls not distinct (' ~ spec.slice | join(', ') ~ ')) on commit drop') -%}
+    {%- do run_query('create temporary table sluice_found (' ~ typed | join(', ') ~ ') on commit drop') -%}
     {%- for node in sluice_inputs(model) if spec.touched_by[node.name] -%}
         {%- set touch = spec.touched_by[node.name] -%}
         {%- for column in touch['columns'] + ([touch.at] if touch.at else []) if column not in types -%}
@@ -31,10 +31,10 @@
         {%- endif -%}
     {%- endfor -%}
     {%- do sluice_touch_waiting(spec, types) -%}
-    {%- if run_query('select exists (select from sluice_touched where ' ~ spec.slice | join(' is null or ') ~ ' is null)')[0][0] -%}
+    {%- if run_query('select exists (select from sluice_found where ' ~ spec.slice | join(' is null or ') ~ ' is null)')[0][0] -%}
         {%- do sluice_refuse_nulls(spec, '(' ~ spec.sql ~ ') as wanted') -%}
-        {%- do run_query('delete from sluice_touched where ' ~ spec.slice | join(' is null or ') ~ ' is null') -%}
     {%- endif -%}
+    {%- do run_query('create temporary table sluice_touched on commit drop as select distinct ' ~ spec.slice | join(', ') ~ ' from sluice_found where ' ~ spec.slice | join(' is not null and ') ~ ' is not null') -%}
     {%- do run_query('analyze sluice_touched') -%}
     {%- set count = run_query('select count(*) from sluice_touched')[0][0] | int -%}
     {%- set known = run_query("select coalesce(sum(greatest(reltuples, 0)), 0)::bigint from pg_class where oid = '" ~ spec.target ~ "'::regclass or oid in (select relid from pg_partition_tree('" ~ spec.target ~ "') where isleaf)")[0][0] | int -%}
@@ -117,11 +117,11 @@
 {% macro sluice_touch(spec, touch, changed, types) %}
     {%- set columns, slice = touch['columns'], spec.slice | join(', ') -%}
     {%- if columns == spec.slice -%}
-        {%- do run_query('insert into sluice_touched select distinct ' ~ slice ~ ' from ' ~ changed ~ ' on conflict do nothing') -%}
+        {%- do run_query('insert into sluice_found select ' ~ slice ~ ' from ' ~ changed) -%}
         {{ return(none) }}
     {%- endif -%}
     {%- do run_query('analyze ' ~ changed) -%}
-    {%- set carried = 'insert into sluice_touched select distinct ' ~ sluice_prefixed(spec.slice, 'carrying') ~ ' from ' -%}
+    {%- set carried = 'insert into sluice_found select distinct ' ~ sluice_prefixed(spec.slice, 'carrying') ~ ' from ' -%}
     {%- if touch.is_lookup -%}
         {#- The row asks for the version at its own instant: only an answer inside a changed interval differs. Rows to come are
             touched by what brings them, since a lookup neither makes nor removes a row. -#}
@@ -134,11 +134,11 @@
                 ~ ' from ' ~ changed ~ ' as changed inner join ' ~ via ~ ' as via on ' ~ sluice_same(columns, 'via', 'changed') ~ sluice_within(touch.through.at, 'via')) -%}
             {%- do run_query('analyze ' ~ found) -%}
         {%- endif -%}
-        {%- do run_query(carried ~ found ~ ' as changed inner join ' ~ spec.target ~ ' as carrying on ' ~ sluice_same(finds, 'carrying', 'changed') ~ sluice_within(touch.at, 'carrying') ~ ' on conflict do nothing') -%}
+        {%- do run_query(carried ~ found ~ ' as changed inner join ' ~ spec.target ~ ' as carrying on ' ~ sluice_same(finds, 'carrying', 'changed') ~ sluice_within(touch.at, 'carrying')) -%}
     {%- else -%}
         {%- set exact = ' and (' ~ columns | join(', ') ~ ') in (select ' ~ columns | join(', ') ~ ' from ' ~ changed ~ ')' if columns | length > 1 else '' -%}
-        {%- do sluice_for_keys(carried ~ spec.target ~ ' as carrying where ' ~ sluice_any(columns, 'carrying') ~ exact ~ ' on conflict do nothing', columns, changed) -%}
-        {%- do sluice_for_keys(carried ~ '(' ~ spec.sql ~ ') as carrying where ' ~ sluice_any(columns, 'carrying') ~ exact ~ ' on conflict do nothing', columns, changed) -%}
+        {%- do sluice_for_keys(carried ~ spec.target ~ ' as carrying where ' ~ sluice_any(columns, 'carrying') ~ exact, columns, changed) -%}
+        {%- do sluice_for_keys(carried ~ '(' ~ spec.sql ~ ') as carrying where ' ~ sluice_any(columns, 'carrying') ~ exact, columns, changed) -%}
     {%- endif -%}
 {% endmacro %}
 

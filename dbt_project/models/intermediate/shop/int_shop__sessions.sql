@@ -37,11 +37,11 @@ grouped as (
         visitor_id,
         session_number,
         -- One event opens a session, the first: no order is needed to find it.
-        (array_agg(event_id) filter (where opens_session))[1] as first_event_id,
+        any_value(event_id) filter (where opens_session) as first_event_id,
         array_agg(customer_id order by occurred_at, event_id) filter (where customer_id is not null) as customer_ids,
-        (array_agg(device) filter (where opens_session))[1] as device,
-        (array_agg(page_url) filter (where opens_session))[1] as landing_page_url,
-        (array_agg(referrer_url) filter (where opens_session))[1] as referrer_url,
+        any_value(device) filter (where opens_session) as device,
+        any_value(page_url) filter (where opens_session) as landing_page_url,
+        any_value(referrer_url) filter (where opens_session) as referrer_url,
         min(occurred_at) as started_at,
         max(occurred_at) as ended_at,
         count(*) as event_count,
@@ -59,7 +59,7 @@ final as (
 
     select
         -- keys
-        md5(jsonb_build_array(visitor_id, first_event_id)::text)::uuid as session_key,
+        {{ timed_key('first_event_id::text || visitor_id', 'started_at') }} as session_key,
         visitor_id,
         customer_ids[cardinality(customer_ids)] as customer_id,
         first_event_id,
