@@ -236,6 +236,11 @@ def _entities(connection: psycopg.Connection, rows: str, version: int, at: str) 
         )
 
 
+# A microbatch model recomputes the latest batches before today, and misses what is late for them. Here it is told which months the
+# changes lie in: new orders are placed on the day after the history, at most 90 days late.
+CHANGED_MONTHS = ("--event-time-start", "2025-10-01", "--event-time-end", "2026-02-01")
+
+
 def measure_facts(server: EmbeddedPostgres, scratch: Path, report: Report, lines: int) -> None:
     """Stock's incremental strategies for the fact of order lines. They miss what the same run of ours finds: facts whose
     dimension's history changed."""
@@ -256,7 +261,8 @@ def measure_facts(server: EmbeddedPostgres, scratch: Path, report: Report, lines
             "stock snapshots of customers and products, 1 % changed", warehouse.dbt(stock, "snapshot", *select[:3])
         )
         for strategy in ("merge", "delete_insert", "microbatch"):
-            cost = warehouse.dbt(stock, "run", "--select", f"fct_{strategy}")
+            window = CHANGED_MONTHS if strategy == "microbatch" else ()
+            cost = warehouse.dbt(stock, "run", "--select", f"fct_{strategy}", *window)
             report.add(f"stock {strategy} fact of order lines, 1 % changed", cost)
     warehouse.drop()
 
