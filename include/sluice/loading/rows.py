@@ -112,7 +112,7 @@ def _judge_text(connection: psycopg.Connection, table: Table, batch: Batch, mapp
     if not batch.details["text_rows"]:
         return 0
     values, rules = mapping.text, contract.rules_of(table, mapping, batch.effective_at, typed=False)
-    # to judge a text and write it down takes fifteen microseconds: a small table, too, is worth a second process
+    # to judge a text and write it down takes some ten microseconds: a small table, too, is worth a second process
     connection.execute("set local min_parallel_table_scan_size = 0")
     count = _quarantine(connection, table, batch, "", values, rules)
     connection.execute("set local min_parallel_table_scan_size to default")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
@@ -24,7 +25,6 @@ def record_of(path: Path) -> tuple[str, int] | None:
     Of a document that is cut off, what is whole of it counts. Raises `SluiceError` if it is no XML or has entities.
     """
     most: Counter[tuple[str, ...]] = Counter()
-    seen: set[tuple[str, ...]] = set()
     names: list[str] = []
     beside: list[Counter[str]] = [Counter()]
     try:
@@ -35,7 +35,6 @@ def record_of(path: Path) -> tuple[str, int] | None:
                 beside[-1][name] += 1
                 beside.append(Counter())
                 where = tuple(names)
-                seen.add(where)
                 most[where] = max(most[where], beside[-2][name])
             else:
                 names.pop()
@@ -44,19 +43,19 @@ def record_of(path: Path) -> tuple[str, int] | None:
     except DefusedXmlException:
         raise SluiceError("the document declares an entity, which is refused; nothing was written") from None
     except ParseError as error:
-        if len(seen) < 2:
+        if len(most) < 2:
             raise SluiceError(f"the file is not XML ({error}); nothing was written") from None
     several = [where for where in most if most[where] > 1]
     if not several:
         return None
     record = max(several, key=lambda where: (most[where], -len(where)))
-    return "/".join(_told_apart(record, seen)), most[record]
+    return "/".join(_told_apart(record, most)), most[record]
 
 
-def _told_apart(record: tuple[str, ...], seen: set[tuple[str, ...]]) -> tuple[str, ...]:
+def _told_apart(record: tuple[str, ...], paths: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     """The shortest end of a path that no other path has."""
     ends = (record[-length:] for length in range(1, len(record)))
-    return next((end for end in ends if sum(where[-len(end) :] == end for where in seen) == 1), record)
+    return next((end for end in ends if sum(where[-len(end) :] == end for where in paths) == 1), record)
 
 
 def records(path: Path, record: str, most: int, *, whole: bool) -> list[dict[str, Any]]:

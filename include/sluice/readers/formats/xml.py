@@ -61,6 +61,7 @@ class XmlReader(RecordFormat):
 
 
 def local_name(name: str) -> str:
+    """The name of an element or attribute without its namespace."""
     return name.rpartition("}")[2]
 
 
